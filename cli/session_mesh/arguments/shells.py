@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from subprocess import SubprocessError
 from typing import Any
 
 from typer._completion_shared import get_completion_script, install
@@ -70,7 +71,7 @@ FILE = re.compile(r"\b(FILE|DIR|PATH)\b", re.ASCII)
 def asked(words: Sequence[str], command: Any) -> str | None:  # noqa: ANN401 - typer's own
     """Return what to print for the options of completion; None if none is among the words.
 
-    Raises UsageError for a shell that there is no completion for.
+    Raises UsageError for a shell that there is no completion for, and for files that refuse it.
     """
     option = next((word for word in words if word in {INSTALL, SHOW}), None)
     if option is None:
@@ -83,10 +84,34 @@ def asked(words: Sequence[str], command: Any) -> str | None:  # noqa: ANN401 - t
     script = _script(shell, command)
     if option == SHOW:
         return f"{script}\n"
-    _, path = install(shell, PROGRAM, VARIABLE)
-    if shell in OWN:
-        path.write_text(f"{script}\n")
+    path = _installed(shell, script)
     return f"{shell} completes {PROGRAM} from its next start on: {path}\n"
+
+
+def _installed(shell: str, script: str) -> Path:
+    """Write what the shell reads at its start; returns where the script is. Raises UsageError."""
+    try:
+        _, path = install(shell, PROGRAM, VARIABLE)
+        if shell in OWN:
+            path.write_text(f"{script}\n")
+    except UnicodeDecodeError as error:  # of the only file that is read
+        why: object = f"{Path.home() / f'.{shell}rc'} is not UTF-8"
+        raise _refused(shell, why) from error
+    except FileNotFoundError as error:
+        why = f"no {shell} in PATH" if error.filename == shell else error
+        raise _refused(shell, why) from error
+    except FileExistsError as error:  # of what would be made a directory
+        raise _refused(shell, f"{error.filename} is not a directory") from error
+    except (OSError, SubprocessError, RuntimeError) as error:  # the last: nobody knows the home
+        raise _refused(shell, error) from error
+    return path
+
+
+def _refused(shell: str, why: object) -> UsageError:
+    if isinstance(why, OSError):
+        why = f"{why.filename or Path.home()}: {why.strerror}"
+    said = f"cannot install completion for {shell}: {why}"
+    return UsageError(said, f"{PROGRAM} {SHOW} {shell} prints it, for a file of your choice")
 
 
 def _current() -> str:

@@ -202,6 +202,63 @@ def test_a_shell_that_we_do_not_know_is_refused(run, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def a_home_that_is_a_file(home):
+    home.write_text("")
+
+
+def a_home_that_nobody_can_make(home):
+    home.symlink_to("/proc/nowhere")
+
+
+def a_directory_for_a_file(home):
+    (home / ".bashrc").mkdir(parents=True)
+
+
+def another_encoding(home):
+    home.mkdir()
+    (home / ".bashrc").write_bytes(b"alias x='\xe9'\n")
+
+
+@pytest.mark.parametrize(
+    ("made", "named", "why"),
+    [
+        (a_home_that_is_a_file, "zsh", "home is not a directory"),
+        (a_home_that_is_a_file, "fish", "home/.config/fish/completions: Not a directory"),
+        (a_home_that_nobody_can_make, "bash", "home is not a directory"),
+        (a_directory_for_a_file, "bash", "home/.bashrc: Is a directory"),
+        (another_encoding, "bash", "home/.bashrc is not UTF-8"),
+        (Path.mkdir, "pwsh", "no pwsh in PATH"),
+    ],
+)
+def test_what_keeps_completion_from_being_installed_is_named(
+    run, monkeypatch, tmp_path, made, named, why
+):
+    home = tmp_path / "home"
+    made(home)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, out, err = run("--install-completion", named)
+    assert (code, out) == (2, "")
+    said, hint = err.splitlines()
+    assert said.startswith(f"error: cannot install completion for {named}: ")
+    assert said.endswith(why)
+    assert hint == (
+        f"hint: session-mesh --show-completion {named} prints it, for a file of your choice"
+    )
+    if made is another_encoding:
+        assert (home / ".bashrc").read_bytes() == b"alias x='\xe9'\n"
+
+
+def test_who_has_no_home_is_told_so(run, monkeypatch):
+    def unknown():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", unknown)
+    code, out, err = run("--install-completion", "bash")
+    assert (code, out) == (2, "")
+    assert "cannot install completion for bash: Could not determine home directory" in err
+
+
 @pytest.mark.parametrize(
     ("typed", "completed"),
     [
