@@ -24,10 +24,13 @@ READER = DiagnosticsKey(SOURCE, "")  # what all sessions of a node report, toget
 
 
 def knows(connection: sqlite3.Connection, record: UsageRecord) -> bool:
-    """Whether a report is counted; raises ConflictError if its id is counted with other content."""
+    """Whether a report is counted; raises ConflictError if its id is counted with other content.
+
+    Once its record is dropped nobody can say with which: then it is counted, whatever it says.
+    """
     entry = usage_log.latest(connection, [record.idem_key]).get(record.idem_key)
     if entry is None:
-        return False
+        return bool(usage_log.dropped(connection, [record.idem_key]))
     known = entry.record
     said = (record.model, record.provider, record.tier, record.usage)
     if (known.model, known.provider, known.tier, known.usage) != said:
@@ -47,12 +50,15 @@ def count(
 
 
 def tally(connection: sqlite3.Connection, session_id: str) -> Tally:
-    """Count what a session has reported."""
+    """Count what a session has reported: of its responses those whose records are kept."""
     begin = idem_key_of(session_id, "")
     end = begin[:-1] + chr(ord(begin[-1]) + 1)
-    found = connection.execute(
-        "SELECT model, count(*) FROM usage_log JOIN usage_kinds ON usage_kinds.id = kind"
-        " WHERE idem_key >= ? AND idem_key < ? AND revision = 0 GROUP BY model",
+    ((reports,),) = connection.execute(
+        "SELECT count(*) FROM usage_log WHERE idem_key >= ? AND idem_key < ? AND revision = 0",
         (begin, end),
-    ).fetchall()
-    return Tally(sum(number for _, number in found), {model for model, _ in found})
+    )
+    models = connection.execute(  # also of records that are dropped
+        "SELECT DISTINCT model FROM usage_kinds WHERE session = ? AND source = ?",
+        (session_id, SOURCE),
+    )
+    return Tally(reports, {model for (model,) in models})

@@ -1,6 +1,6 @@
 """Usage that an agent reports itself: counted once by its id, under its own session.
 
-Invariants: the same id counts once, whatever is sent how often; a session adds at most REPORTS_MAX
+Invariants: the same id counts once, whatever is sent how often; a session has at most REPORTS_MAX
 records and MODELS_MAX models, so no agent can swell the ledger that all nodes hold.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from meshnode.core.sessions.sessions import SessionRecord
 
 SOURCE = "report"
-REPORTS_MAX = 100_000  # of one session; more: ExhaustedError
+REPORTS_MAX = 100_000  # of one session whose records are kept; more: ExhaustedError
 MODELS_MAX = 64  # that one session reports; more: ExhaustedError
 WAITING_MAX = 1000  # to be kept, at a time; more: ExhaustedError
 TEXT_CHARS_MAX = 256
@@ -53,7 +53,7 @@ class ReportBook(Protocol):
     """The ledger, as reports reach it."""
 
     async def tally(self, session_id: str) -> Tally:
-        """Count what a session has reported since ever."""
+        """Count what a session has reported: all models, and responses whose records are kept."""
 
     async def knows(self, record: UsageRecord) -> bool:
         """Whether it is counted already; raises ConflictError if it said something else."""

@@ -106,7 +106,7 @@ class StoredReports:
         self._counting = counting  # whoever is inside says what the ledger says now
 
     async def tally(self, session_id: str) -> Tally:
-        """Count what a session has reported since ever."""
+        """Count what a session has reported: all models, and responses whose records are kept."""
         return await self._database.run(reports.tally, session_id)
 
     async def knows(self, record: UsageRecord) -> bool:
