@@ -47,7 +47,11 @@ def _schema(field: FieldDescriptor) -> dict[str, Any]:
 
 
 PARAMETERS = tuple(
-    query(name, f"As session-mesh cost --{name.replace('_', '-')}.", _schema(field))
+    query(
+        name,
+        f"As session-mesh cost --{name.removesuffix('_id').replace('_', '-')}.",
+        _schema(field),
+    )
     for name, field in _FIELDS.items()
 )
 

@@ -103,7 +103,7 @@ def completed(document: Schema) -> Schema:
                 "type": "http",
                 "scheme": "bearer",
                 "bearerFormat": "smk1",
-                "description": "A session key: session-mesh keys new, or POST /keys.",
+                "description": "A session key: keys new, or POST /api/session-mesh/keys.",
             }
         },
     }

@@ -19,6 +19,7 @@ from meshnode.app.audit.auditing import ENTRY_KINDS, READINGS, SHARES
 from meshnode.core.commands.audit import DROPPED
 from meshnode.core.ledger.checkpoints import CHECKPOINT
 from meshnode.core.vocabulary import KINDS
+from meshnode.gateway.cost import PARAMETERS
 from meshnode.store.audit import LOST
 
 ROOT = Path(__file__).parents[2]
@@ -173,6 +174,26 @@ def test_every_dev_command_that_is_shown_exists(document):
     assert {"check", "test", "demo"} <= set(known)
     shown = re.findall(r"(?:^\$ |`)\./dev ([a-z]+)", document.read_text(), re.MULTILINE)
     assert set(shown) <= set(known)
+
+
+def alternatives(path: str) -> list[str]:
+    """Return the paths that a{b,c}d means to a shell."""
+    before, _, rest = path.partition("{")
+    inside, _, after = rest.partition("}")
+    return [f"{before}{one}{after}" for one in inside.split(",")]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_source_that_is_named_is_there(document):
+    named = re.findall(r"`((?:meshnode|cli|tests|proto|bench)/[\w./{},-]+)`", document.read_text())
+    missing = [one for path in named for one in alternatives(path) if not (ROOT / one).exists()]
+    assert not missing
+
+
+def test_the_options_that_openapi_compares_parameters_with_exist():
+    told = {one["description"].split()[-1].rstrip(".") for one in PARAMETERS}
+    assert {"--by", "--session", "--prices-at"} <= told
+    assert told <= set(re.findall(r"--[a-z-]+", help_of("cost")))
 
 
 @pytest.mark.timeout(240)
