@@ -6,6 +6,6 @@
 - how a node is asked: `connection`
 - which node and which session is meant: `targets`, `selections`
 - what is asked: `commands`, `keys`, `records`, `glance`
-- the caller's home and process: `home`, `dumping`, `stdout`, `clock`
+- the caller's home and process: `home`, `holding`, `dumping`, `stdout`, `clock`
 - values and words: `messages`, `public`, `blank`, `vocabulary`, `words`, `documents`, `durations`
 """

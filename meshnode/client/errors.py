@@ -55,9 +55,16 @@ NEVER_CONNECTED = "failed to connect"  # how gRPC begins what it says then
 
 
 class NoNodeError(UnreachableError):
-    """Nobody listens on the socket of this home. Nothing changed."""
+    """Nobody listens on the socket of this home. Nothing changed.
 
-    def __init__(self, home: Home | None = None) -> None:
+    `pid`: a node that runs on the home nevertheless, if one is known to.
+    """
+
+    def __init__(self, home: Home | None = None, pid: int | None = None) -> None:
+        self.pid = pid
+        if pid is not None:
+            super().__init__(f"the node (pid {pid}) has no socket that answers", socket_hint(pid))
+            return
         message = NO_NODE if home is None else f"{NO_NODE}: {home.path}"
         if home is None or home.initialised:
             super().__init__(message, "start one: session-mesh up --detach")
@@ -73,6 +80,14 @@ class NoNodeError(UnreachableError):
             " to enter a mesh that there is: session-mesh join - --up, with an invite of it;"
             " to make one of your own: session-mesh up --detach",
         )
+
+
+def socket_hint(pid: int) -> str:
+    """Say how a node is reached again that runs, and has no socket that answers."""
+    return (
+        "wait 10 s: it has just begun, or is about to end, or somebody has removed its socket, and"
+        f" it puts that back; if it stays so: kill {pid}, then session-mesh up --detach"
+    )
 
 
 class SilentNodeError(UnreachableError):

@@ -13,6 +13,9 @@ import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
+from meshnode.client.connection.silence import is_listening
+from meshnode.client.errors import socket_hint
+from meshnode.client.holding import NODE, holder_of, words_of
 from meshnode.client.home import (
     DISKS_FAULT,
     check_private,
@@ -30,9 +33,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from meshnode.client.home import Home
-
-NODE = "up"  # the verb that is a node
-WORDS_BYTES_MAX = 32
 
 
 class HomeLock:
@@ -60,7 +60,7 @@ class HomeLock:
             held.callback(os.close, file)
             check_alone(home.lock, os.fstat(file))
             if not (_lock(file) and is_free):
-                raise _taken(home, file, self._hint)
+                raise _taken(home, self._hint)
             _write(file, home.lock, f"{os.getpid()} {self._verb}\n".encode())
             _clear_socket(home.socket)
             link_run(home)
@@ -70,6 +70,37 @@ class HomeLock:
     def __exit__(self, *_: object) -> None:
         """Let go."""
         self._held.close()
+
+
+def lock_again(home: Home) -> int:
+    """Put the lock's file back in a home that this process has locked; returns its descriptor.
+
+    Raises a MeshError, also while somebody looks whether the home is free.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+    with ExitStack() as held:
+        file = _opened(home.lock, flags)
+        held.callback(os.close, file)
+        check_alone(home.lock, os.fstat(file))
+        if not _lock(file):
+            raise ConflictError(f"{home.lock} is locked by another process")
+        _write(file, home.lock, f"{os.getpid()} {NODE}\n".encode())
+        held.pop_all()
+    return file
+
+
+def check_steps(home: Home) -> None:
+    """Raise ConflictError while a node runs that a step of the schema would lock out for good.
+
+    It is called before a file of an older version is changed by who does not hold the home.
+    """
+    if holder_of(home) is not None or is_listening(home):
+        raise ConflictError(
+            f"a node of an older version runs on {home.path}, and could not read what this one"
+            " writes",
+            "restart it with this version: session-mesh down --keep-sessions, then"
+            " session-mesh up --detach",
+        )
 
 
 def _opened(path: Path, flags: int) -> int:
@@ -91,19 +122,21 @@ def _write(file: int, path: Path, content: bytes) -> None:
         raise unwritten(path, error) from None
 
 
-def _taken(home: Home, file: int, hint: Callable[[], str]) -> ConflictError:
-    pid, _, verb = os.pread(file, WORDS_BYTES_MAX, 0).decode(errors="replace").partition(" ")
+def _taken(home: Home, hint: Callable[[], str]) -> ConflictError:
     if runs_elsewhere(home):
         return ConflictError(f"a node already runs on {home.path}, {THERE}", HOW)
-    who = f"{home.path} (pid {pid.strip() or 'unknown'})"
-    if verb.strip() in {"", NODE}:
+    (said, verb), holder = words_of(home), holder_of(home)
+    who = f"{home.path} (pid {said or holder or 'unknown'})"
+    if verb not in {"", NODE}:
         return ConflictError(
-            f"a node already runs on {who}",
-            hint() or "session-mesh status shows it, session-mesh down stops it",
+            f"session-mesh {verb} is at work on {who}", "wait for its end, or end it"
         )
-    return ConflictError(
-        f"session-mesh {verb.strip()} is at work on {who}", "wait for its end, or end it"
-    )
+    if holder is not None and not is_listening(home):
+        return ConflictError(
+            f"a node already runs on {who}, and has no socket that answers", socket_hint(holder)
+        )
+    shown = "session-mesh status shows it, session-mesh down stops it"
+    return ConflictError(f"a node already runs on {who}", hint() or shown)
 
 
 def _lock(descriptor: int) -> bool:

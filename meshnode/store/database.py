@@ -65,7 +65,7 @@ class Database:
 
     copy_bytes_max = COPY_BYTES_MAX
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a matter of who opens it, and has a default
         self,
         path: Path,
         *,
@@ -74,8 +74,12 @@ class Database:
         log_pages: int = LOG_PAGES,
         patience_ms: int = PATIENCE_MS,
         frozen: bool = False,
+        before_steps: Callable[[], None] = lambda: None,
     ) -> None:
         """Open a file, making it if need be; `checked` looks through all of it before.
+
+        `before_steps` is called before a file of an older version is changed, and raises what
+        forbids that: who does not hold the home may be beside a node of that version.
 
         `frozen` opens what there is only to be read: of a disk that takes nothing, or of a node
         that may be running; `store/frozen.py` sees whether somebody wrote meanwhile. A file of an
@@ -88,6 +92,7 @@ class Database:
         self.is_immutable = False  # read without locks, as of a file that nobody writes
         self._cache_kib = cache_kib
         self._log_pages = log_pages
+        self._before_steps = before_steps
         self._patience_ms = patience_ms
         self.on_trouble: Callable[[StorageError], None] = lambda _trouble: None
         self._thread: ThreadPoolExecutor | None = None  # verbs without a loop need none
@@ -188,6 +193,8 @@ class Database:
             connection.execute(f"PRAGMA wal_autocheckpoint={self._log_pages}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
+                if version:
+                    self._before_steps()
                 from meshnode.store.migrations import migrate  # noqa: PLC0415 - knows all tables
 
                 # Not synced before what follows is: a step that a crash undoes is taken again.

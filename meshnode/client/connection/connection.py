@@ -18,6 +18,7 @@ from meshnode.client.connection.retrying import tried
 from meshnode.client.connection.silence import explained
 from meshnode.client.connection.tickets import ticket_in
 from meshnode.client.errors import MeshError, NoAnswerError, NoNodeError, error_from, was_heard
+from meshnode.client.holding import node_of
 from meshnode.client.home import check_private
 from meshnode.v1.local_service_pb2_grpc import LocalServiceStub
 
@@ -235,7 +236,7 @@ class Connection:
     def connected(self) -> grpc.Channel:
         """Open one more channel to the node's socket; raises NoNodeError."""
         if self.home.is_moved or not self.home.socket.exists():
-            raise NoNodeError(self.home)
+            raise NoNodeError(self.home, node_of(self.home))
         check_private(self.home.run)
         options = (
             ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),

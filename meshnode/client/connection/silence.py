@@ -9,7 +9,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from meshnode.client.errors import NoNodeError, SilentNodeError
-from meshnode.client.home import read_plain
+from meshnode.client.holding import node_of, words_of
 
 if TYPE_CHECKING:
     from meshnode.client.home import Home
@@ -20,22 +20,23 @@ PID_CHARS_MAX = 20
 
 
 def explained(error: MeshError, home: Home) -> MeshError:
-    """Return the error, naming the home; SilentNodeError when a process does hold the socket."""
+    """Return the error, naming the home; SilentNodeError when a process does hold the socket.
+
+    A NoNodeError names the node that runs without one that answers.
+    """
     if not isinstance(error, NoNodeError):
         return error
-    return SilentNodeError(pid_of(home)) if _is_held(home) else NoNodeError(home)
+    if is_listening(home):
+        return SilentNodeError(pid_of(home))
+    return NoNodeError(home, node_of(home))
 
 
 def pid_of(home: Home) -> str:
     """Return the process that the lock of a home names, or "unknown"."""
-    try:
-        pid, *_ = read_plain(home.lock).decode(errors="replace").split(maxsplit=1)
-    except (OSError, ValueError):
-        return "unknown"
-    return pid[:PID_CHARS_MAX]
+    return words_of(home)[0][:PID_CHARS_MAX] or "unknown"
 
 
-def _is_held(home: Home) -> bool:
+def is_listening(home: Home) -> bool:
     """Whether a process listens on the socket: the kernel connects even to one that is stopped."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(CONNECT_S)

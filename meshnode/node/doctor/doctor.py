@@ -96,7 +96,7 @@ class _Found(msgspec.Struct):
     config: Config = msgspec.field(default_factory=Config)
     status: dict[str, Any] | None = None
     facts: NodeFacts | None = None
-    silent: bool = False  # a node runs, and does not answer
+    silent: bool = False  # a node runs, and nothing is heard of it
     has_left: bool = False
     absence: Check | None = None  # why nothing is known of the node itself
     members: list[dict[str, Any]] = msgspec.field(default_factory=list)
@@ -212,11 +212,13 @@ def _ask_node(home: Home, found: _Found) -> None:
             found.members = mesh.nodes()["nodes"]
             found.budgets = budgets(mesh)["budgets"]
         status, facts = answers[-1][0], _facts(answers)
-    except NoNodeError:
+    except NoNodeError as error:
         database = _read_disk(home, found)
+        found.silent = error.pid is not None
         fix = "" if found.has_left else START
         ok = None if found.has_left else False
-        found.absence = Check("node", ok=ok, detail=NO_NODE, fix=fix)
+        absence = Check("node", ok=ok, detail=NO_NODE, fix=fix)
+        found.absence = from_error("node", error) if found.silent else absence
         found.checks += [found.absence, database]
     except UnreachableError:
         pid = pid_of(home)

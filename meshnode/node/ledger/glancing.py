@@ -25,6 +25,7 @@ from meshnode.ingest.claude import MARKS, SOURCE, OneSession, Transcripts
 from meshnode.ingest.reading import is_news
 from meshnode.ingest.tree import TreeReader
 from meshnode.node.configuration.pricing import charging, prices_of
+from meshnode.node.lock import check_steps
 from meshnode.store import counters, ledger, usage_log
 from meshnode.store.database import Database
 from meshnode.store.frozen import read_frozen
@@ -94,7 +95,10 @@ def _read_on(home: Home, transcript: str, now_s: float, prices: Prices) -> bool:
     counts = replace(reading.batch.diagnostics, partial_tail_bytes=tail_bytes)
     batch = replace(reading.batch, diagnostics=counts, began=stored.places)
     if is_news(batch, stored):
-        with closing(Database(home.database, checked=False, patience_ms=PATIENCE_MS)) as writable:
+        beside = partial(check_steps, home)
+        with closing(
+            Database(home.database, checked=False, patience_ms=PATIENCE_MS, before_steps=beside)
+        ) as writable:
             writable.run_now(ledger.commit, batch, int(now_s * 1000), charging(prices))
     return not reading.more
 

@@ -25,6 +25,7 @@ from meshnode.ingest.lenient import file_text
 from meshnode.ingest.reading import SourceState, is_news, moved_on, together
 from meshnode.ingest.sources import SOURCES, reader_of
 from meshnode.node.configuration.pricing import charging, prices_of
+from meshnode.node.lock import check_steps
 from meshnode.store import counters, ledger, rounds, usage_log
 from meshnode.store.database import Database
 
@@ -113,7 +114,7 @@ class Usage:
     def __enter__(self) -> Self:
         """Open the ledger, of a new home if need be; one that cannot be written as it is.
 
-        Raises what a home or a disk may.
+        Raises what a home or a disk may, and ConflictError beside a node of an older version.
         """
         make_private(self._home.path)
         path = self._home.database
@@ -124,6 +125,7 @@ class Usage:
                 cache_kib=CACHE_KIB,
                 log_pages=LOG_PAGES,
                 patience_ms=PATIENCE_MS,
+                before_steps=partial(check_steps, self._home),
             )
         except StorageError as trouble:
             try:

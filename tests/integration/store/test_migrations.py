@@ -2,15 +2,19 @@
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
 
 from meshnode.app.ports import JournalEntry
-from meshnode.core.errors import StorageError
+from meshnode.client.home import Home, make_private
+from meshnode.core.errors import ConflictError, StorageError
 from meshnode.core.keys import Signed
 from meshnode.core.ledger.ledger import Batch, Diagnostics, DiagnosticsKey
+from meshnode.node.ledger.glancing import of_home
+from meshnode.node.ledger.usage import Usage
+from meshnode.node.lock import HomeLock
 from meshnode.store import facts, feeds, invites, journal, ledger, usage_log
 from meshnode.store.database import VERSION, Database
 from meshnode.store.migrations import MIGRATIONS, Migration, migrate
@@ -181,3 +185,33 @@ def test_two_processes_that_open_an_old_file_at_once_take_each_step_once(tmp_pat
     assert version_of(path) == VERSION
     first.close()
     second.close()
+
+
+def test_who_may_not_take_a_step_leaves_an_old_file_to_its_node(tmp_path: Path):
+    def forbid() -> None:
+        raise ConflictError("a node runs")
+
+    path = written_by(OLD[-1], tmp_path / "old.db")
+    before = contents(path)
+    with pytest.raises(ConflictError):
+        Database(path, before_steps=forbid)
+    assert (version_of(path), contents(path)) == (VERSION - 1, before)
+    Database(path).close()
+    Database(path, before_steps=forbid).close()
+    Database(tmp_path / "new.db", before_steps=forbid).close()
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_ledger_that_a_node_of_an_older_version_keeps_is_not_made_ours(
+    tmp_path: Path, runs: bool
+):
+    home = Home(tmp_path / "h")
+    make_private(home.path)
+    written_by(OLD[-1], home.database)
+    with HomeLock(home) if runs else nullcontext():
+        assert of_home(home, ("s", str(tmp_path / "s.jsonl")), 0.0, 1.0) is None
+        assert version_of(home.database) == VERSION - 1
+        refusal = pytest.raises(ConflictError, match="a node of an older version runs")
+        with refusal if runs else nullcontext(), Usage(home, lambda: 0.0):
+            pass
+    assert version_of(home.database) == VERSION - runs
