@@ -55,6 +55,7 @@ from meshnode.node.presence.last_heard import keep_last_heard, last_heard
 from meshnode.node.presence.listeners import Listeners
 from meshnode.node.presence.moving import watch
 from meshnode.node.presence.own_record import LAST_WRITE_S, OwnRecord, labels_of
+from meshnode.node.presence.own_socket import OwnSocket
 from meshnode.node.presence.yielding import give_way_to_clones
 from meshnode.node.sessions.commanding import Commanding
 from meshnode.node.sessions.hosting import Hosting
@@ -210,9 +211,9 @@ class Node:
         authorities = AuthorityServicer(Authorities(self._mesh.control))
         more: list[Service] = [keys, authorities, self._inside.servicer, commanding.audit_for_user]
         more += [self._standing.servicer, self._budgeting.servicer]
-        local = await local_server(servicer, events, self._home.socket, more, self._inside.gate)
-        await local.start()
-        self._listeners.servers.append(local)
+        parts = partial(local_server, servicer, events, more=more, gate=self._inside.gate)
+        self._listeners.own = OwnSocket(self._ground, parts)
+        await self._listeners.own.open()
         if self._front:
             await self._front.start()
         self._find_members()
@@ -246,8 +247,7 @@ class Node:
         await asyncio.sleep(LAST_NEWS_S)
         self._world.close()
         self._eventing.end_watching()
-        for server in self._listeners.servers:
-            await server.stop(STOP_GRACE_S)
+        await self._listeners.close(STOP_GRACE_S)
         await self._hosting.agents.close()
         with suppress(TimeoutError):  # a disk that takes nothing must not keep us here
             async with asyncio.timeout(LAST_WRITE_S):

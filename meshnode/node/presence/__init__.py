@@ -1,1 +1,1 @@
-"""How others find a node, and it them: addresses, listeners, mDNS and seeds, its own row."""
+"""How others find a node, and it them: addresses, listeners, mDNS and seeds, its own row, its socket."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import grpc.aio
 
     from meshnode.node.presence.addresses import Listening
+    from meshnode.node.presence.own_socket import OwnSocket
     from meshnode.rpc.commands import CommandServicer
     from meshnode.rpc.enrolment import EnrolmentServicer
     from meshnode.rpc.guard import Membership
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from meshnode.rpc.servers import Service
     from meshnode.rpc.tls import Identity
 
-OTHERS = 2  # servers, bound first: for members, and for joiners
 LAST_ANSWER_S = 1.0  # for a call that is being answered
 _log = logging.getLogger("session_mesh.node")
 
@@ -37,7 +37,8 @@ class Listeners:
         self._identity = identity
         self._advertise = advertise
         self._host, self._port = parse_address(listen)
-        self.servers: list[grpc.aio.Server] = []
+        self.own: OwnSocket | None = None  # for this machine's own user
+        self._servers: list[grpc.aio.Server] = []  # for members, and for joiners
         self.members = listening_at(self._host, self._port, advertise)
         self.joiners = self.members
 
@@ -52,7 +53,7 @@ class Listeners:
         server = await members_server(links, commands, membership, more)
         port = bind(server, joined(self._host, self._port), self._identity.for_members)
         self.members = listening_at(self._host, port, self._advertise)
-        self.servers.append(server)
+        self._servers.append(server)
 
     async def bind_joiners(self, enrolment: EnrolmentServicer) -> None:
         """Take the port after it, or any other if that is taken."""
@@ -65,7 +66,7 @@ class Listeners:
             port = bind(server, joined(self._host, 0), credentials)
             _log.warning("port %d is in use: joiners are served on port %d", wanted, port)
         self.joiners = joiners_at(port, self.members)
-        self.servers.append(server)
+        self._servers.append(server)
 
     @property
     def are_everywhere(self) -> bool:
@@ -99,10 +100,17 @@ class Listeners:
 
     async def start(self) -> None:
         """Begin to answer."""
-        for server in self.servers:
+        for server in self._servers:
             await server.start()
+
+    async def close(self, grace_s: float) -> None:
+        """Answer nobody any more, once what is under way is answered, or that long was waited."""
+        for server in self._servers:
+            await server.stop(grace_s)
+        if self.own:
+            await self.own.stop(grace_s)
 
     async def close_to_others(self) -> None:
         """Answer nobody any more but this machine's own user."""
-        for server in self.servers[:OTHERS]:
+        for server in self._servers:
             await server.stop(LAST_ANSWER_S)
