@@ -8,10 +8,12 @@ does. What the lock's file says is believed of who holds a lock, and of nobody e
 from __future__ import annotations
 
 import os
+import socket
 from itertools import islice
 from typing import TYPE_CHECKING
 
 from meshnode.client.home import read_plain
+from meshnode.core.errors import ConflictError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 LOCKS = "/proc/locks"  # see proc_locks(5)
 LOCKS_MAX = 65_536  # lines of it that are read
+CONNECT_S = 0.5  # a socket of this machine; longer: its queue is full, and nobody takes from it
 NODE = "up"  # the verb that is a node
 WORDS_BYTES_MAX = 32
 
@@ -45,6 +48,33 @@ def words_of(home: Home) -> tuple[str, str]:
         return "", ""
     pid, _, verb = said.partition(" ")
     return pid.strip(), verb.strip()
+
+
+def is_listening(home: Home) -> bool:
+    """Whether a process listens on the socket: the kernel connects even to one that is stopped."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(CONNECT_S)
+        try:
+            probe.connect(str(home.socket))
+        except (TimeoutError, BlockingIOError):
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def check_steps(home: Home) -> None:
+    """Raise ConflictError while a node runs that a step of the schema would lock out for good.
+
+    It is called before a file of an older version is changed by who does not hold the home.
+    """
+    if holder_of(home) is not None or is_listening(home):
+        raise ConflictError(
+            f"a node of an older version runs on {home.path}, and could not read what this one"
+            " writes",
+            "restart it with this version: session-mesh down --keep-sessions, then"
+            " session-mesh up --detach",
+        )
 
 
 def _places(home: Home) -> set[str]:

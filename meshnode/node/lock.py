@@ -13,9 +13,8 @@ import stat
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
-from meshnode.client.connection.silence import is_listening
 from meshnode.client.errors import socket_hint
-from meshnode.client.holding import NODE, holder_of, words_of
+from meshnode.client.holding import NODE, holder_of, is_listening, words_of
 from meshnode.client.home import (
     DISKS_FAULT,
     check_private,
@@ -87,20 +86,6 @@ def lock_again(home: Home) -> int:
         _write(file, home.lock, f"{os.getpid()} {NODE}\n".encode())
         held.pop_all()
     return file
-
-
-def check_steps(home: Home) -> None:
-    """Raise ConflictError while a node runs that a step of the schema would lock out for good.
-
-    It is called before a file of an older version is changed by who does not hold the home.
-    """
-    if holder_of(home) is not None or is_listening(home):
-        raise ConflictError(
-            f"a node of an older version runs on {home.path}, and could not read what this one"
-            " writes",
-            "restart it with this version: session-mesh down --keep-sessions, then"
-            " session-mesh up --detach",
-        )
 
 
 def _opened(path: Path, flags: int) -> int:

@@ -5,17 +5,15 @@ Invariant: nothing is changed, no lock is taken: that would keep a node from sta
 
 from __future__ import annotations
 
-import socket
 from typing import TYPE_CHECKING
 
 from meshnode.client.errors import NoNodeError, SilentNodeError
-from meshnode.client.holding import node_of, words_of
+from meshnode.client.holding import is_listening, node_of, words_of
 
 if TYPE_CHECKING:
     from meshnode.client.home import Home
     from meshnode.core.errors import MeshError
 
-CONNECT_S = 0.5  # a socket of this machine; longer: its queue is full, and nobody takes from it
 PID_CHARS_MAX = 20
 
 
@@ -34,16 +32,3 @@ def explained(error: MeshError, home: Home) -> MeshError:
 def pid_of(home: Home) -> str:
     """Return the process that the lock of a home names, or "unknown"."""
     return words_of(home)[0][:PID_CHARS_MAX] or "unknown"
-
-
-def is_listening(home: Home) -> bool:
-    """Whether a process listens on the socket: the kernel connects even to one that is stopped."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(CONNECT_S)
-        try:
-            probe.connect(str(home.socket))
-        except (TimeoutError, BlockingIOError):
-            return True
-        except OSError:
-            return False
-    return True

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from meshnode.app.cost.cost import OwnedSlot, cost
 from meshnode.app.cost.cutting import CostQuery
+from meshnode.client.holding import check_steps
 from meshnode.core.errors import MeshError
 from meshnode.core.ledger.ledger import slot_number
 from meshnode.core.ledger.marks import names_in
@@ -25,7 +26,6 @@ from meshnode.ingest.claude import MARKS, SOURCE, OneSession, Transcripts
 from meshnode.ingest.reading import is_news
 from meshnode.ingest.tree import TreeReader
 from meshnode.node.configuration.pricing import charging, prices_of
-from meshnode.node.lock import check_steps
 from meshnode.store import counters, ledger, usage_log
 from meshnode.store.database import Database
 from meshnode.store.frozen import read_frozen

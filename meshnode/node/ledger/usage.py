@@ -15,6 +15,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from meshnode.client.durations import rfc3339, seconds_of
+from meshnode.client.holding import check_steps
 from meshnode.client.home import make_private
 from meshnode.core.errors import ConflictError, DamagedError, StorageError
 from meshnode.core.ledger.ledger import Diagnostics, StoredReader
@@ -25,7 +26,6 @@ from meshnode.ingest.lenient import file_text
 from meshnode.ingest.reading import SourceState, is_news, moved_on, together
 from meshnode.ingest.sources import SOURCES, reader_of
 from meshnode.node.configuration.pricing import charging, prices_of
-from meshnode.node.lock import check_steps
 from meshnode.store import counters, ledger, rounds, usage_log
 from meshnode.store.database import Database
 
