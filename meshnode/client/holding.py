@@ -29,8 +29,12 @@ WORDS_BYTES_MAX = 32
 
 
 def holder_of(home: Home) -> int | None:
-    """Return the process that has locked a home: its node, or a verb that makes it a member."""
-    return next(_holders(_places(home)), None)
+    """Return the process that has locked a home: its node, or a verb that makes it a member.
+
+    The home before the file in it: who finds the home held has locked a file that is new meanwhile.
+    """
+    held = dict(_holders())
+    return held.get(_place(home.path), held.get(_place(home.lock)))
 
 
 def node_of(home: Home) -> int | None:
@@ -77,11 +81,6 @@ def check_steps(home: Home) -> None:
         )
 
 
-def _places(home: Home) -> set[str]:
-    """Return how the kernel names the home and the lock in it: device and inode."""
-    return {place for path in (home.path, home.lock) if (place := _place(path))}
-
-
 def _place(path: Path) -> str:
     try:
         found = path.stat()
@@ -91,12 +90,13 @@ def _place(path: Path) -> str:
     return f"{os.major(device):02x}:{os.minor(device):02x}:{found.st_ino}"
 
 
-def _holders(places: set[str]) -> Iterator[int]:
+def _holders() -> Iterator[tuple[str, int]]:
+    """Yield device and inode of what is locked, as the kernel names them, and by whom."""
     try:
         with open(LOCKS, encoding="ascii") as locks:  # noqa: PTH123 - no file of ours
             for line in islice(locks, LOCKS_MAX):
                 words = line.split()
-                if len(words) > 5 and words[1] == "FLOCK" and words[5] in places:  # noqa: PLR2004 - of eight
-                    yield int(words[4])
+                if len(words) > 5 and words[1] == "FLOCK":  # noqa: PLR2004 - of eight
+                    yield words[5], int(words[4])
     except (OSError, ValueError):
         return

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -35,6 +37,18 @@ def test_a_node_is_known_without_the_directory_of_its_lock(home):
         error = explained(NoNodeError(), home)
         assert f"the node (pid {os.getpid()}) has no socket that answers" in error.message
         assert f"kill {os.getpid()}, then session-mesh up" in error.hint
+
+
+def test_a_node_is_not_who_has_locked_a_new_file_and_found_the_home_held(home):
+    with HomeLock(home):
+        shutil.rmtree(home.run)
+        home.run.mkdir(mode=0o700)
+        lock = "import fcntl, sys; f = open(sys.argv[1], 'w'); fcntl.flock(f, 2); print(flush=True)"
+        words = [sys.executable, "-c", f"{lock}; input()", str(home.lock)]
+        with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+            other.stdout.readline()
+            assert node_of(home) == os.getpid()
+            other.communicate(b"\n")
 
 
 def test_a_verb_that_makes_a_home_a_member_is_no_node(home):
