@@ -115,9 +115,10 @@ def root(
         {"home": home, "output": output, "quiet": quiet, "verbose": verbose}
     )
     if version:
-        from meshnode.node.version import VERSION  # noqa: PLC0415 - rare
+        from meshnode.node.version import BUILD, VERSION  # noqa: PLC0415 - rare
 
-        given.streams.out.write(f"{PROGRAM} {VERSION}\n")
+        build = f" (build {BUILD})" if BUILD else ""
+        given.streams.out.write(f"{PROGRAM} {VERSION}{build}\n")
         raise typer.Exit
     if context.invoked_subcommand is None:
         given.streams.err.write(context.get_help() + "\n")

@@ -123,6 +123,8 @@ def status_to_wire(status: Status, coverage: Coverage) -> local_service_pb2.GetS
         feeds_held=status.feeds_held,
         feeds_wanted=status.feeds_wanted,
         other_meshes=status.other_meshes,
+        build=status.build,
+        schema=status.schema,
         alarms=[
             local_service_pb2.Alarm(
                 id=alarm.id,

@@ -1,6 +1,7 @@
 """What we ship and how it reads: modules that say what they are for, and a wheel of just them."""
 
 import ast
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -14,7 +15,12 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = (ROOT / "meshnode", ROOT / "cli" / "session_mesh")
 LINES_MAX = 400
+BUILD = "meshnode/node/build.txt"
 MAPPED_MIN = 12  # modules of a package whose docstring is a map of them
+
+_spec = importlib.util.spec_from_file_location("generate", ROOT / "proto" / "generate.py")
+generate = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(generate)
 
 
 def modules() -> list[Path]:
@@ -132,13 +138,49 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(wheel):
             if file.is_file() and "__pycache__" not in file.parts and "v1" not in file.parts
         }
         shipped = {name for name in names if name.startswith(f"{package.name}/")}
-        assert {name for name in shipped if not name.startswith("meshnode/v1/")} == written
+        made = {name for name in shipped if name.startswith("meshnode/v1/") or name == BUILD}
+        assert shipped - made == written
     assert "meshnode/py.typed" in names
     protos = (ROOT / "proto").rglob("*.proto")
     for module in (str(file.relative_to(ROOT / "proto").with_suffix("")) for file in protos):
         for ending in ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi"):
             assert module + ending in names
     assert not [name for name in names if "test" in Path(name).name]
+
+
+@pytest.mark.timeout(180)
+def test_the_wheel_says_what_it_was_built_of(wheel, tmp_path):
+    with ZipFile(wheel) as archive:
+        build = archive.read(BUILD).decode().strip()
+        archive.extractall(tmp_path)
+    assert len(build) == generate.BUILD_CHARS
+    asked = "from meshnode.node import version; print(version.BUILD, version.__file__)"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", asked],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [build, str(tmp_path / "meshnode/node/version.py")]
+
+
+def test_other_sources_are_another_build_and_what_is_compiled_is_not(tmp_path, monkeypatch):
+    for name in ("meshnode/node/a.py", "cli/session_mesh/b.py", "proto/c.proto"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("")
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "PROTO", tmp_path / "proto")
+    names = [generate.build_name()]
+    for name in ("meshnode/v1/a_pb2.py", "meshnode/node/__pycache__/a.pyc"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text("made")
+        assert generate.build_name() == names[0]
+    for name in ("meshnode/node/a.py", "cli/session_mesh/b.py", "proto/c.proto"):
+        (tmp_path / name).write_text("other")
+        names.append(generate.build_name())
+    (tmp_path / "meshnode/node/a.py").rename(tmp_path / "meshnode/node/d.py")
+    assert len({*names, generate.build_name()}) == 5
 
 
 @pytest.mark.timeout(180)

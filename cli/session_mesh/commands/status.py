@@ -45,6 +45,8 @@ def _described(value: dict[str, Any]) -> tuple[str, ...]:
             ("mesh", f"{value['mesh_name']} ({value['mesh_id']})"),
             ("role", value["role"] or f"none: this home {WITHOUT_ROLE}"),
             ("version", value["version"]),
+            ("build", value["build"]),
+            ("database", f"schema {value['schema']}" if value["schema"] else ""),
             ("process", value["pid"]),
             ("started", value["started_at"]),
             ("clock", value["clock"]),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Attempt,
         CertificateFacts,
         ClockFact,
+        Edition,
         NodeFacts,
         OwnAddress,
     )
@@ -112,11 +113,11 @@ def judge_silence(pid: str, waited_s: float, *, is_stopped: bool) -> Check:
     return _no("node", f"{said} in {waited_s:g} s", fix)
 
 
-def judge_version(facts: NodeFacts, ours: str) -> Check:
-    """Judge whether node and command line are of one version."""
-    if facts.version == ours:
+def judge_version(facts: NodeFacts, ours: Edition) -> Check:
+    """Judge whether node and command line are of one version and build."""
+    if facts.edition == ours:
         return _yes("version", f"node and command line are {ours}")
-    return _no("version", f"the node runs {facts.version}, this command line is {ours}", RESTART)
+    return _no("version", f"the node runs {facts.edition}, this command line is {ours}", RESTART)
 
 
 def judge_loop(facts: NodeFacts) -> Check:

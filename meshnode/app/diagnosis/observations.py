@@ -72,6 +72,20 @@ class CertificateFacts(msgspec.Struct, frozen=True):
     renewal_from_s: float = inf
 
 
+class Edition(msgspec.Struct, frozen=True):
+    """Which session-mesh a process runs; a source tree has no build, and not all say a schema."""
+
+    version: str
+    build: str = ""
+    schema: int = 0
+
+    def __str__(self) -> str:
+        build = f"build {self.build}" if self.build else ""
+        schema = f"database {self.schema}" if self.schema else ""
+        more = ", ".join(filter(None, (build, schema)))
+        return f"{self.version} ({more})" if more else self.version
+
+
 class NodeFacts(msgspec.Struct, frozen=True):
     """What a running node said of itself.
 
@@ -81,7 +95,7 @@ class NodeFacts(msgspec.Struct, frozen=True):
     name: str
     node_id: str
     pid: int
-    version: str
+    edition: Edition
     mdns: str
     heard_by_mdns: int
     links: int

@@ -205,4 +205,6 @@ class Status(msgspec.Struct, frozen=True):
     feeds_held: int = 0
     feeds_wanted: int = 0  # known to be held elsewhere, and on their way
     other_meshes: str = ""  # that mDNS has heard here, in words
+    build: str = ""  # of a wheel; none: a source tree
+    schema: int = 0  # of its database
     alarms: tuple[Alarm, ...] = ()

@@ -38,7 +38,7 @@ from meshnode.app.diagnosis.diagnosis import (
     judge_version,
     unknown,
 )
-from meshnode.app.diagnosis.observations import NodeFacts
+from meshnode.app.diagnosis.observations import Edition, NodeFacts
 from meshnode.app.diagnosis.peer_diagnosis import (
     Here,
     Peer,
@@ -67,10 +67,11 @@ from meshnode.node.homes.founding import device_key, read_genesis
 from meshnode.node.homes.membership import certificates_of, membership_in
 from meshnode.node.homes.roots import known_roots
 from meshnode.node.offline import OfflineMesh
-from meshnode.node.version import VERSION
+from meshnode.node.version import BUILD, VERSION
 from meshnode.rpc.probes import OURS
 from meshnode.rpc.tls import Credentials, Identity
 from meshnode.store import log_sessions
+from meshnode.store.database import VERSION as SCHEMA
 from meshnode.store.frozen import read_home
 
 if TYPE_CHECKING:
@@ -254,7 +255,7 @@ def _facts(answers: Sequence[tuple[dict[str, Any], float]]) -> NodeFacts:
         name=status["name"],
         node_id=status["node_id"],
         pid=status["pid"],
-        version=status["version"],
+        edition=Edition(status["version"], status["build"], status["schema"]),
         mdns=status["mdns"],
         heard_by_mdns=status["heard_by_mdns"],
         links=status["links"],
@@ -318,7 +319,7 @@ def _judge_node(found: _Found, seen: Seen) -> None:
         found.checks += [unknown(one, why, fix) for one in NODE_CHECKS]
         return
     alarms = [_alarm(**one) for one in (found.status or {})["alarms"]]
-    found.checks.append(judge_version(facts, VERSION))
+    found.checks.append(judge_version(facts, Edition(VERSION, BUILD, SCHEMA)))
     if clone := next((one for one in alarms if one.id == CLONED_HOME), None):
         said = "it listens no more: another machine runs with a copy of this home"
         found.checks += [unknown(one, said, clone.fix) for one in ("listening", "joiners_port")]

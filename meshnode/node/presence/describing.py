@@ -12,7 +12,8 @@ import msgspec
 from meshnode.app.queries.views import Source, Status, Trouble
 from meshnode.client.home import read_plain
 from meshnode.node.presence.finding import MDNS
-from meshnode.node.version import VERSION
+from meshnode.node.version import BUILD, VERSION
+from meshnode.store.database import VERSION as SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -52,6 +53,8 @@ class Describing(msgspec.Struct, frozen=True):
             mesh_id=mesh.genesis.mesh_id,
             mesh_name=mesh.genesis.name,
             version=VERSION,
+            build=BUILD,
+            schema=SCHEMA,
             pid=process.pid,
             started_at_s=self.started_at_s,
             listen=self.listeners.members.bound,

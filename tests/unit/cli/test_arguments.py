@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from meshnode.node import version
 from session_mesh.arguments.options import several
 from session_mesh.dispatch import VERBS
 
@@ -104,6 +105,11 @@ def test_the_version_is_printed(run):
     code, out, _ = run("--version")
     assert code == 0
     assert out.startswith("session-mesh ")
+
+
+def test_the_build_is_printed_beside_the_version(run, monkeypatch):
+    monkeypatch.setattr(version, "BUILD", "0011aabb")
+    assert run("version") == (0, f"session-mesh {version.VERSION} (build 0011aabb)\n", "")
 
 
 @pytest.mark.parametrize(

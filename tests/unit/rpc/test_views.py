@@ -179,12 +179,15 @@ def test_a_status_tells_troubles_and_sources():
         mdns="off",
         rss_bytes=1 << 40,
         role="admin",
+        build="0011aabb",
+        schema=12,
         troubles=(Trouble("bert", "no answer", 60.0),),
         sources=(Source("higress", "a.log", 3, "ok"),),
     )
     answer = status_to_wire(status, NOTHING_MISSING)
     assert list(answer.listen) == ["127.0.0.1:7707"]
     assert answer.rss_bytes == 1 << 40
+    assert (answer.build, answer.schema) == ("0011aabb", 12)
     assert [(one.peer, one.reason, one.at) for one in answer.troubles] == [
         ("bert", "no answer", "1970-01-01T00:01:00.000Z")
     ]

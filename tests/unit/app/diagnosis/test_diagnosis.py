@@ -5,6 +5,7 @@ import re
 from inspect import getsource
 
 import pytest
+from msgspec.structs import replace
 
 from meshnode.app.audit.alarms import Alarm
 from meshnode.app.diagnosis import diagnosis, peer_diagnosis
@@ -34,6 +35,7 @@ from meshnode.app.diagnosis.observations import (
     CertificateFacts,
     ClockFact,
     Dial,
+    Edition,
     Greeting,
     MulticastFacts,
     NodeFacts,
@@ -64,7 +66,7 @@ def node(**changes) -> NodeFacts:
         "name": "anna",
         "node_id": ANNA,
         "pid": 7,
-        "version": "1.0",
+        "edition": Edition("1.0", "aa", 12),
         "mdns": "on",
         "heard_by_mdns": 0,
         "links": 0,
@@ -122,12 +124,18 @@ def test_a_certificate_that_is_no_good_says_why(changes, said, fix):
 
 
 def test_a_node_of_another_version_is_to_be_restarted():
-    assert judge_version(node(), "1.0").ok
-    check = judge_version(node(), "1.1")
+    ours = Edition("1.1", "aa", 12)
+    check = judge_version(node(edition=Edition("1.0")), ours)
     assert check.ok is False
-    assert "1.0" in check.detail
-    assert "1.1" in check.detail
+    assert check.detail == "the node runs 1.0, this command line is 1.1 (build aa, database 12)"
     assert "--keep-sessions" in check.fix
+
+
+@pytest.mark.parametrize("changed", [{"build": "bb"}, {"build": ""}, {"schema": 11}])
+def test_a_node_of_another_build_of_the_same_version_is_to_be_restarted(changed):
+    assert judge_version(node(), Edition("1.0", "aa", 12)).ok
+    other = node(edition=replace(Edition("1.0", "aa", 12), **changed))
+    assert judge_version(other, Edition("1.0", "aa", 12)).ok is False
 
 
 def test_a_node_that_answers_slowly_is_short_of_something():
