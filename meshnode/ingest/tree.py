@@ -1,7 +1,8 @@
 """Reading a tree of transcripts: many files that only grow, are moved, rewritten and deleted.
 
 Invariant: only whole lines are read. A file that is not what its place says, because it was emptied
-or replaced, is read from its start: records are known by their keys, so none counts twice.
+or replaced, is read from its start: records are known by their keys, so none counts twice. For the
+same reason a place may be forgotten whose file is gone for good, as far as anybody can tell.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ CHUNK_BYTES = 4 << 20  # of a file held in memory at a time; a line that is long
 BEHIND_BYTES = 256  # compared before reading on
 PACKED = ".zst"  # Codex packs rollouts that rest; the standard library cannot unpack it yet
 FILES_MAX = 100_000  # of one tree, the first found; said in the reading's detail
+GONE_NS = 180 * 86400 * 10**9  # a file that is gone, and was written so long before the newest
 WHOLE_BYTES_MAX = 64 << 20  # of a file that is one document; larger: unparsable
 _READ = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK  # by now it may be a pipe without a writer
 _PLACE = Struct("<QqQQB8s")  # a file may say that it is older than 1970
@@ -140,6 +142,9 @@ class TreeReader:
         self._marks = marks
         self._reading = Lock()
         self._listed: list[str] = []  # found and not looked at yet, the next one last
+        self._gone: set[bytes] = set()  # places whose files were not found yet
+        self._known = 0  # how many places there were when those were last looked through
+        self._newest_ns = 0
         self._tail_bytes = 0
         self._name = file_text(self._root)
         named = f"{transcripts.source}\0{self._name}\0{session_key or ''}"
@@ -155,6 +160,8 @@ class TreeReader:
                 self._list(run)
             while self._listed and run.bytes_left > 0:
                 self._try(self._listed.pop(), run)
+            if not self._listed:
+                self._forget_gone(run)
         found = run.findings
         records = tuple(
             record
@@ -171,6 +178,7 @@ class TreeReader:
 
     def _list(self, run: _Run) -> None:
         packed: list[str] = []
+        self._gone = set()
         try:
             for name in _found(self._format, self._root):
                 if name.endswith(PACKED):
@@ -180,30 +188,53 @@ class TreeReader:
                     run.troubles.append(f"{self._name} holds more than {FILES_MAX} files")
                     break
                 self._listed.append(name)
+            else:  # all that there are
+                if len(self._listed) < len(run.places) != self._known:
+                    self._gone = set(run.places)
         except FileNotFoundError:
             run.troubles.append(f"waiting for {self._name}: it does not exist yet")
         except OSError as error:
             run.troubles.append(f"cannot read {self._name}: {error.strerror}")
         self._listed.sort(reverse=True)
-        unread = sorted(one for one in packed if self._is_news(one.removesuffix(PACKED), run))
+        self._gone.difference_update(map(_key_of, self._unpacked_names(packed)))
+        unread = sorted(one for one in packed if self._is_news(one, run))
         if unread:
             are = "rollouts are" if len(unread) > 1 else "rollout is"
             told = f"{len(unread)} {are} packed by zstd and not read"
             more = f" and {len(unread) - 1} more" if len(unread) > 1 else ""
             run.troubles.append(f"{told}; to count: zstd -d {pasted(file_text(unread[0]))}{more}")
 
-    def _is_news(self, name: str, run: _Run) -> bool:
+    def _unpacked_names(self, packed: Iterable[str]) -> Iterator[str]:
+        """Tell what packed files may have been read as: a place says that they were."""
+        for one in packed:
+            name = one.removesuffix(PACKED)
+            yield name
+            yield from self._format.elsewhere(self._root, name)
+
+    def _is_news(self, packed: str, run: _Run) -> bool:
         """Tell whether a file that was packed is nowhere unpacked, nor was read when it was."""
+        names = self._unpacked_names([packed])
+        return not any(_key_of(one) in run.places or os.path.lexists(one) for one in names)
 
-        def is_known(one: str) -> bool:
-            return _key_of(one) in run.places or os.path.lexists(one)
+    def _forget_gone(self, run: _Run) -> None:
+        """Forget the places of files that went long ago: there is one for each that ever was.
 
-        return not (is_known(name) or any(map(is_known, self._format.elsewhere(self._root, name))))
+        Should a file come back, it is read again. What it tells then is known by its keys.
+        """
+        if not self._gone:
+            return
+        self._known = len(run.places)
+        for key in self._gone:
+            if _unpacked(run.places.get(key)).mtime_ns < self._newest_ns - GONE_NS:
+                run.moved[key] = b""
+        self._gone = set()
 
     def _try(self, name: str, run: _Run) -> None:
         key = _key_of(name)
+        self._gone.discard(key)
         try:
             found = os.stat(name)  # noqa: PTH116 - twice as quick, and there are thousands
+            self._newest_ns = max(self._newest_ns, found.st_mtime_ns)
             if not S_ISREG(found.st_mode):  # opening a pipe would wait for a writer
                 return
             place = _unpacked(run.places.get(key))

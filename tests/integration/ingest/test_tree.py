@@ -1,6 +1,7 @@
 """A tree of files that grow, move, shrink and vanish, read by a real reader from a real disk."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,12 +10,16 @@ from usage_records import usage_record
 
 from meshnode.core.ledger.ledger import UsageRecord
 from meshnode.ingest import codex
+from meshnode.ingest import tree as tree_module
 from meshnode.ingest.claude import MARKS
-from meshnode.ingest.reading import Findings, Reader, Reading, Reason, Remark
+from meshnode.ingest.reading import Findings, Reader, Reading, Reason, Remark, places_after
 from meshnode.ingest.sources import SOURCES
-from meshnode.ingest.tree import CHUNK_BYTES, WHOLE_BYTES_MAX, TreeReader
+from meshnode.ingest.tree import CHUNK_BYTES, GONE_NS, WHOLE_BYTES_MAX, TreeReader
 
 pytestmark = pytest.mark.integration
+DAY_NS = 86400 * 10**9
+GONE_DAYS = GONE_NS // DAY_NS
+NEWEST_NS = 1_795_132_800 * 10**9
 
 
 class Numbers:
@@ -66,7 +71,7 @@ class Tree:
     def read(self, bytes_max: int = 1 << 30) -> Reading:
         """Read with a new reader, as after a restart."""
         reading = TreeReader(Words(), str(self.root)).read(self.places, bytes_max)
-        self.places |= reading.batch.places
+        self.places = places_after(self.places, reading.batch)
         return reading
 
     def words(self) -> list[tuple[str, str]]:
@@ -129,6 +134,72 @@ def test_a_moved_file_gives_its_records_again_under_the_same_keys(tree: Tree):
     tree.read()
     (tree.root / "a.txt").rename(tree.root / "deep" / "a.txt")
     assert tree.words() == [("one", "a 1")]
+
+
+def aged(path: Path, word: str, days: int) -> Path:
+    path.write_text(f"{word}\n")
+    os.utime(path, ns=(NEWEST_NS - days * DAY_NS,) * 2)
+    return path
+
+
+def test_places_of_files_that_went_long_ago_are_forgotten(tree: Tree):
+    old, young, _ = (
+        aged(tree.root / f"{word}.txt", word, days)
+        for word, days in (("old", GONE_DAYS + 1), ("young", GONE_DAYS - 1), ("new", 0))
+    )
+    tree.read()
+    old.unlink()
+    young.unlink()
+    assert list(tree.read().batch.places.values()) == [b""]
+    assert tree.words() == []
+    aged(old, "old", GONE_DAYS + 1)
+    assert tree.words() == [("old", "old 1")]
+
+
+def test_the_place_of_an_old_file_that_is_there_stays(tree: Tree):
+    aged(tree.root / "old.txt", "old", 10 * GONE_DAYS)
+    gone = aged(tree.root / "gone.txt", "gone", 1)
+    aged(tree.root / "new.txt", "new", 0)
+    tree.read()
+    gone.unlink()
+    assert tree.read().batch.places == {}
+
+
+def test_no_place_is_forgotten_where_not_all_files_were_listed(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+):
+    for number in range(4):
+        aged(tree.root / f"{number}.txt", str(number), 2 * GONE_DAYS * number)
+    tree.read()
+    (tree.root / "3.txt").unlink()
+    monkeypatch.setattr(tree_module, "FILES_MAX", 2)
+    reading = tree.read()
+    assert (reading.batch.places, "more than 2 files" in reading.detail) == ({}, True)
+    shutil.move(tree.root, tree.root.with_name("elsewhere"))
+    assert tree.read().batch.places == {}
+    tree.root.mkdir()
+    assert tree.read().batch.places == {}, "a tree that is empty, as before it is mounted"
+
+
+def test_a_walk_of_many_readings_forgets_at_its_end_and_looks_again_when_there_is_more(tree: Tree):
+    paths = [aged(tree.root / f"{n}.txt", str(n), 2 * GONE_DAYS) for n in range(3)]
+    aged(tree.root / "new.txt", "new", 0)
+    reader = TreeReader(Words(), str(tree.root))
+
+    def walk() -> list[bytes]:
+        forgotten, more = [], True
+        while more:
+            reading = reader.read(tree.places, 1)
+            forgotten += [file for file, place in reading.batch.places.items() if not place]
+            tree.places, more = places_after(tree.places, reading.batch), reading.more
+        return forgotten
+
+    assert walk() == []
+    for left, path in enumerate(reversed(paths)):
+        path.unlink()
+        assert len(walk()) == 1
+        assert len(tree.places) == len(paths) - left
+        assert walk() == []
 
 
 def test_a_budget_ends_a_reading_between_files_and_within_one(tree: Tree):

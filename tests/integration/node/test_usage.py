@@ -1,11 +1,14 @@
 """The ledger of a home without a node: what its answers say about themselves."""
 
 import json
+import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gateway_log
 import pytest
@@ -21,6 +24,7 @@ from meshnode.store import checkpoints
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
+GOLDEN = Path(__file__).parents[2] / "golden"
 NOVEMBER_S = 1_795_132_800.0  # 2026-11-20T00:00Z
 line = partial(gateway_log.line, at="2026-11-19T10:00:00Z")
 
@@ -66,6 +70,63 @@ def test_sums_of_single_records_say_from_when_those_are_kept(home: Home, usage: 
     assert (whole["records"], whole["notes"]) == (3, [])
     later = usage.answer(higress, Asked(since="2026-11-20T00:00:00Z"))
     assert (later["records"], later["notes"]) == (0, [])
+
+
+def transcripts_of(source: str, root: Path) -> list[Path]:
+    """Copy what was written by hand into a tree that its agent would have made."""
+    if source == "gemini":
+        path = root / "project" / "chats" / "session-1.jsonl"
+        path.parent.mkdir(parents=True)
+        said = {"type": "gemini", "model": "g", "timestamp": "2026-11-19T10:00:00Z"}
+        rows = [said | {"id": f"m{n}", "tokens": {"input": 10 + n}} for n in range(4)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in ({"sessionId": "s1"}, *rows)))
+        return [path]
+    paths = []
+    for file in sorted((GOLDEN / source).rglob("*.jsonl")):
+        is_codex = source == "codex"
+        path = root / ("sessions" if is_codex else "project")
+        path /= f"rollout-{file.parent.name}-{file.name}" if is_codex else file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        paths.append(shutil.copyfile(file, path))
+    return paths
+
+
+@pytest.mark.parametrize("source", ["claude", "codex", "gemini"])
+def test_a_transcript_that_comes_back_when_its_place_is_forgotten_counts_nothing_twice(
+    home: Home, usage: Usage, log: Path, tmp_path: Path, source: str
+):
+    root, away = tmp_path / "root", tmp_path / "away"
+    paths = transcripts_of(source, root)
+    last = paths[-1].with_name(f"{'rollout-' if source == 'codex' else ''}zz.jsonl")
+    shutil.copyfile(paths[0], last)
+    for path in paths:
+        os.utime(path, (0, 0))
+    told = SourceConfig(source, str(root))
+    usage.read(told)
+    usage.read(SourceConfig("higress", str(log)))  # the last record of all is never dropped
+
+    def totals() -> dict[str, Any]:
+        return usage.answer(Wanted(), Asked(by=("session", "model")))["groups"]
+
+    def places() -> int:
+        with closing(sqlite3.connect(home.database)) as connection:
+            query = "SELECT count(*) FROM usage_places WHERE source = ?"
+            return connection.execute(query, (source,)).fetchone()[0]
+
+    before, count = totals(), len(paths) + 1
+    assert len(before) > 1
+    assert places() == count
+    drop(home)
+    root.rename(away)
+    last.parent.mkdir(parents=True)
+    (away / last.relative_to(root)).rename(last)
+    usage.read(told)
+    assert (places(), totals()) == (1, before)
+    for path in paths:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (away / path.relative_to(root)).rename(path)
+    usage.read(told)
+    assert (places(), totals()) == (count, before)
 
 
 def test_a_reader_that_is_overtaken_counts_faults_once_and_loses_no_record(

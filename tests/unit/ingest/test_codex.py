@@ -1,6 +1,7 @@
 """Rollouts of Codex, each trap of the format as lines written by hand."""
 
 import json
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -178,6 +179,21 @@ def test_a_rollout_that_was_read_is_not_told_when_it_is_packed_in_another_place(
     assert counted.read().diagnostics.records == 1
     read.rename(f"{packed}.zst")
     assert counted.detail == "ok"
+
+
+@pytest.mark.parametrize("is_moved", [False, True])
+def test_a_rollout_that_was_packed_long_ago_is_never_told_as_unread(
+    root: Path, counted: Counted, is_moved: bool
+):
+    path = Rollout(root, "2026-11-20T10-00-00-s1").count(FIRST, FIRST).path
+    os.utime(path, (0, 0))
+    Rollout(root, "2026-11-20T10-00-00-s2").count(SECOND, SECOND)
+    counted.read()
+    packed = root / "archived_sessions" / path.name if is_moved else path
+    packed.parent.mkdir(exist_ok=True)
+    path.rename(f"{packed}.zst")
+    for _ in range(2):
+        assert counted.read().detail == "ok"
 
 
 def test_the_command_that_unpacks_a_rollout_can_be_pasted(tmp_path: Path):
