@@ -1,7 +1,8 @@
 """The standard streams of a process, made such that they write all they are given, or fail.
 
 Invariant: every write is buffered, or Python would not look at how much of it was taken; one that
-would block is waited for, as long as a blocking one would last.
+would block is waited for, as long as a blocking one would last; what an interrupt comes upon is
+written once.
 """
 
 import os
@@ -11,16 +12,38 @@ from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any, TextIO
 
 
-class Outlet(FileIO):
-    """A descriptor that others may have made one that does not block, as programs like ssh do."""
+class Patient(BufferedWriter):
+    """A buffer before what others may have made not to block, as programs like ssh do.
+
+    Python's own code moves on in it: ours would be interrupted between the two, and write again.
+    """
 
     def write(self, data: Any) -> int:  # noqa: ANN401 - any buffer, and 3.11 has no word for that
-        """Write some of it, at least a byte; returns how much. Raises OSError."""
-        while (taken := super().write(data)) is None:
-            watched = select.poll()
-            watched.register(self, select.POLLOUT)
-            watched.poll()
-        return taken
+        """Take all of it, in bytes; raises OSError."""
+        left = memoryview(data)
+        while True:
+            try:
+                super().write(left)
+            except BlockingIOError as error:
+                left = left[error.characters_written :]
+                self._wait()
+            else:
+                return len(data)
+
+    def flush(self) -> None:
+        """Write all that was taken; raises OSError."""
+        while True:
+            try:
+                super().flush()
+            except BlockingIOError:
+                self._wait()
+            else:
+                return
+
+    def _wait(self) -> None:
+        watched = select.poll()
+        watched.register(self, select.POLLOUT)
+        watched.poll()
 
 
 def mend_streams() -> None:
@@ -38,9 +61,9 @@ def _whole(stream: TextIO) -> TextIO:
     below = getattr(stream, "buffer", None)
     if not isinstance(below, BufferedWriter | FileIO):  # no file of the system
         return stream
-    if isinstance(getattr(below, "raw", None), Outlet):  # mended before
+    if isinstance(below, Patient):  # mended before
         return stream
-    buffer = BufferedWriter(Outlet(stream.fileno(), "wb", closefd=False))
+    buffer = Patient(FileIO(stream.fileno(), "wb", closefd=False))
     # What complains is read while we run; without a buffer Python has none for lines either.
     at_lines = stream.isatty() or stream is sys.stderr
     return TextIOWrapper(buffer, stream.encoding, stream.errors, line_buffering=at_lines)

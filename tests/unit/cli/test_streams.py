@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -145,13 +147,16 @@ def test_an_interrupt_while_it_is_loaded_ends_it_in_order(tmp_path):
 LONG = """
 import sys
 from session_mesh.main import main
-from session_mesh.output.render import View, render
 import session_mesh.dispatch as dispatch
 def answer(words, streams):
-    return render(View({"name": "x" * 3_000_000}, "x" * 3_000_000), streams)
+    lines = [f"{number:07}\\n" for number in range(400_000)]
+    streams.out.writelines(lines[:200_000])
+    streams.out.write("".join(lines[200_000:]))
+    return 0
 dispatch._run = answer
 sys.exit(main())
 """
+WHOLE = "".join(f"{number:07}\n" for number in range(400_000)).encode()
 UNBUFFERED = pytest.mark.parametrize("unbuffered", ["", "1"])
 
 
@@ -165,12 +170,9 @@ def long_answer(unbuffered, **streams):
 
 
 def drained(reader):
-    """Read slowly enough that the writer meets a full pipe again and again."""
-    size = 0
-    while piece := os.read(reader, 10_000):
-        size += len(piece)
-    os.close(reader)
-    return size
+    """Read in pieces so small that the writer meets a full pipe again and again."""
+    with os.fdopen(reader, "rb", buffering=0) as file:
+        return b"".join(iter(lambda: file.read(10_000), b""))
 
 
 @UNBUFFERED
@@ -191,7 +193,7 @@ def test_what_a_disk_took_in_part_is_no_success(tmp_path, unbuffered):
 @UNBUFFERED
 def test_a_reader_that_leaves_amid_an_answer_is_told_as_a_shell_tells_it(unbuffered):
     with long_answer(unbuffered, stdout=subprocess.PIPE) as process:
-        assert process.stdout.read(10) == b"x" * 10
+        assert process.stdout.read(10) == WHOLE[:10]
         process.stdout.close()
         assert (process.wait(60), process.stderr.read()) == (141, b"")
 
@@ -203,7 +205,7 @@ def test_a_stream_that_does_not_block_is_waited_for(unbuffered, ends):
     os.set_blocking(writer, False)
     with long_answer(unbuffered, stdout=writer) as process:
         os.close(writer)
-        assert drained(reader) == 3_000_001
+        assert drained(reader) == WHOLE
         assert (process.wait(60), process.stderr.read()) == (0, b"")
 
 
@@ -227,7 +229,7 @@ def test_a_complaint_is_whole_where_stderr_does_not_block(unbuffered):
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stderr=writer) as process:
         os.close(writer)
-        assert drained(reader) == 1_000_000
+        assert drained(reader) == b"y" * 10**6
         assert process.wait(60) == 0
 
 
@@ -246,3 +248,36 @@ def test_each_piece_that_is_flushed_is_read_at_once(unbuffered):
     ) as process:
         assert [process.stdout.readline(), process.stdout.readline()] == [b"one\n", b"two\n"]
         process.stdin.close()
+
+
+def test_what_an_interrupt_comes_upon_is_not_written_twice():
+    code = """
+import signal, sys
+from session_mesh.output.render import Streams
+out, number, is_armed = Streams.of_process().out, 0, False
+class Interrupted(Exception): pass
+def interrupt(*_):
+    global is_armed
+    if is_armed:
+        is_armed = False
+        raise Interrupted
+signal.signal(signal.SIGINT, interrupt)
+while number < 3000:
+    try:
+        while number < 3000:
+            is_armed, number = True, number + 1
+            out.write(f"{number}\\n")
+            out.flush()
+    except Interrupted:
+        pass
+is_armed = False
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        numbers = []
+        for line in process.stdout:
+            numbers.append(int(line))
+            if len(numbers) < 1000:
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    assert len(numbers) > 1000
+    assert [one for one, after in pairwise(numbers) if one >= after] == []
