@@ -31,7 +31,7 @@ from meshnode.node.presence.last_heard import last_heard
 from meshnode.rpc.audit import heads_to_wire, part_to_wire, sought_from_wire
 from meshnode.rpc.events import kept_events
 from meshnode.rpc.local import find_agents, get_cost, list_nodes, list_sessions, name_member
-from meshnode.store import audit, elsewhere, events, heads, ledger
+from meshnode.store import audit, elsewhere, events, folds, heads
 from meshnode.store.frozen import read_home
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _publish_what_is_counted(mesh: Mesh, database: Database) -> int:
     left_out = 0
     if not database.run_now(elsewhere.is_settled, mesh.genesis.mesh_id):
         return left_out
-    for key, value in database.run_now(ledger.published):
+    for key, value in database.run_now(folds.published):
         try:
             mesh.own.write(LEDGER, key_to_row(key), value_to_row(value))
         except ExhaustedError:

@@ -3,6 +3,6 @@
 - the file: `database`, `frozen`, `migrations`, `transactions`, `turns`, `asking`, `faults`, `facts`
 - the mesh: `feeds`, `forks`, `heads`, `events`
 - commands: `journal`, `standing`, `invites`, `audit`
-- the ledger: `ledger`, `counters`, `rollups`, `elsewhere`, `usage_log`, `reports`, `rounds`,
-  `checkpoints`, `log_sessions`, `aliases`
+- the ledger: `ledger`, `counters`, `rollups`, `folds`, `elsewhere`, `usage_log`, `reports`,
+  `rounds`, `checkpoints`, `log_sessions`, `aliases`
 """

@@ -64,11 +64,16 @@ def counted_since(
         return list(_decoded(connection.execute(query, (after_seq, _COARSE, least))))
 
 
-def of_session(connection: sqlite3.Connection, session: str) -> list[tuple[CounterKey, Slot]]:
-    """Return what was counted here of a session under its log's name. Raises DamagedError."""
-    query = """SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM usage_slots
-        WHERE key > ? AND key < ?"""
-    with ours("usage_slots"):
+def of_session(
+    connection: sqlite3.Connection, session: str, table: str = "usage_slots"
+) -> list[tuple[CounterKey, Slot]]:
+    """Return what was counted here of a session under its log's name. Raises DamagedError.
+
+    `table`: another one of counters.
+    """
+    query = f"""SELECT CAST(key AS BLOB), CAST(slot AS BLOB) FROM {table}
+        WHERE key > ? AND key < ?"""  # noqa: S608 - our own names
+    with ours(table):
         return [
             row
             for begin in keys_begin(session)

@@ -17,8 +17,7 @@ from meshnode.core.feeds.heads import Head
 from meshnode.core.ids import NodeId
 from meshnode.core.ledger.ledger import Diagnostics, Slot
 from meshnode.core.ledger.ledger_rows import key_to_row, slot_from_row, slot_to_row
-from meshnode.core.ledger.regained import less
-from meshnode.core.ledger.rollups import plus
+from meshnode.core.ledger.rollups import less, plus
 from meshnode.core.packing import typed
 from meshnode.store import counters, facts
 from meshnode.store.asking import asked

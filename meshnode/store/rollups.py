@@ -12,11 +12,11 @@ import msgspec
 
 from meshnode.core.ledger.ledger import SLOT_S, Buckets, DiagnosticsKey, Slot, SlotKey, merged
 from meshnode.core.ledger.ledger_rows import key_from_row, key_to_row, slot_to_row
-from meshnode.core.ledger.marks import MARK_DIGITS, SESSION_MARKS, marked
-from meshnode.core.ledger.regained import less
+from meshnode.core.ledger.marks import FOLDED, MARK_DIGITS, SESSION_MARKS, marked
 from meshnode.core.ledger.rollups import (
     due,
     is_part,
+    less,
     levelled,
     month_key_of,
     moves,
@@ -70,12 +70,13 @@ def plan(connection: sqlite3.Connection, now_s: float, after: bytes, room_bytes:
     for row in found:
         with counters.ours("usage_slots"):
             key = key_from_row(row)
-        if key is not None and not isinstance(key, DiagnosticsKey) and due(key, now_s) != key:
+        is_kept = key is None or isinstance(key, DiagnosticsKey) or key.session == FOLDED
+        if not is_kept and due(key, now_s) != key:  # type: ignore[arg-type] # that of a counter
             room_left -= 2 * len(row) + ROW_BYTES
             if old and (room_left < 0 or len(old) == MOVED_AT_ONCE):
                 last = before
                 break
-            old.append(key)
+            old.append(key)  # type: ignore[arg-type] # as above
         before = row
     piece = _piece(connection, old, now_s, last)
     while len(old) > 1 and _size(piece.said) > room_bytes:  # names may be long

@@ -18,7 +18,7 @@ from meshnode.core.feeds.clones import Clones
 from meshnode.core.feeds.feed import Change, Flush, Op, Replica, check_op, delta_to_bytes, fits
 from meshnode.core.feeds.headers import Header, sign_header
 from meshnode.core.feeds.heads import NOTHING
-from meshnode.core.feeds.room import ALWAYS, Growth, Room, growth_of
+from meshnode.core.feeds.room import ALWAYS, Growth, Room, Share, growth_of
 from meshnode.core.feeds.rows import Row, Rows, all_rows
 from meshnode.core.ids import node_id_of
 
@@ -208,6 +208,10 @@ class OwnFeed(Replica):
             elif name == table and value is not None:
                 values[key] = value
         return values
+
+    def share(self, table: str) -> Share:
+        """Return what a table has once pending writes are out, and may have."""
+        return self._room.share(table)
 
     def is_pending(self, table: str, key: bytes) -> bool:
         """Whether a write to this key waits for a flush."""

@@ -14,7 +14,7 @@ from saying that they have ended: END_BYTES a row are left to that, half of the 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -84,6 +84,15 @@ def _sent(size: int | None) -> int:
     return 0 if size is None else size + ROW_BYTES
 
 
+class Share(NamedTuple):
+    """How many rows a table has, how many bytes of keys and values, and how many it may have."""
+
+    rows: int
+    bytes: int
+    rows_max: int
+    bytes_max: int
+
+
 class _Shares(msgspec.Struct, frozen=True):
     """What is there for all, for all tables but LAST, and for one of these."""
 
@@ -142,6 +151,14 @@ class Room:
         if self._lacks_bytes(table, more, kept, is_last=is_last) or self._lacks_table(table, more):
             return "this node publishes as many bytes as the mesh allows"
         return ""
+
+    def share(self, table: str) -> Share:
+        """Return what a table has, and may have; not of one of LAST."""
+        rows, bytes_ = (
+            min(of.one, of.common - _common(counted) + counted[table])
+            for of, counted in ((self._of_rows, self._rows), (self._of_bytes, self._bytes))
+        )
+        return Share(self._rows[table], self._bytes[table], rows, bytes_)
 
     def _kept_for_ends(self, table: str, more: Growth) -> int:
         """Return how many bytes are left to sessions that say what has become of them."""

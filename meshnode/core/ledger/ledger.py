@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from msgspec.structs import astuple
 
-from meshnode.core.ledger.marks import GATEWAYS, MARK, fitting, mark_of, marked
+from meshnode.core.ledger.marks import FOLDED, GATEWAYS, MARK, fitting, mark_of, marked
 from meshnode.core.periods import DayKey, MonthKey
 
 if TYPE_CHECKING:
@@ -302,6 +302,8 @@ def counters_of(said: Said) -> Counters:
     session, model, tier, source, agent, owner, project, provider = said
     if source in GATEWAYS and MARK not in tier:  # an older version let services have one
         tier = marked(tier, mark_of(agent, owner, project, provider))
+    if session == FOLDED:
+        session = session.strip("()")
     return fitting(session, model, cut(tier)), (agent, owner, project, provider)
 
 

@@ -23,6 +23,7 @@ MARK = "#"  # begins a mark; no service tier has it
 MARK_DIGITS = 8  # of a hash: of two among a thousand in a session one in ten thousand meets another
 NAMES_BYTES_MAX = 1000  # of session, model and tier in UTF-8: a feed takes keys of 1024 bytes
 NAME_BYTES_MAX = 256  # of a session, and of a model, where they have more
+FOLDED = "(older sessions)"  # told in their place; no counter of a log has that name
 SESSION_MARKS = (
     "2" * SESSION_ID_CHARS,
     "z" * SESSION_ID_CHARS,

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger.ledger import LEDGER, Buckets, DiagnosticsKey, Slot, merged
+from meshnode.core.ledger.folding import NOWHERE, added_up, covering, is_folded
+from meshnode.core.ledger.ledger import LEDGER, DiagnosticsKey, merged
 from meshnode.core.ledger.ledger_rows import (
     key_from_row,
     key_to_row,
@@ -17,12 +18,13 @@ from meshnode.core.ledger.ledger_rows import (
     slot_from_row,
     slot_to_row,
 )
+from meshnode.core.ledger.marks import FOLDED
 from meshnode.core.ledger.rollups import levelled, month_key_of, summed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from meshnode.core.ledger.ledger import CounterKey
+    from meshnode.core.ledger.ledger import CounterKey, Slot
 
 
 def joined_rows(
@@ -41,26 +43,17 @@ def joined_rows(
     if replaced_in(theirs) and not replaced_in(ours):
         return {key: theirs.get(key) for key in ours if counters_of([(key, ours[key])])}
     one, other = counters_of(ours.items()), counters_of(theirs.items())
+    horizon = covering(NOWHERE, [*one, *other])
+    folded = [key for key in one.keys() | other.keys() if is_folded(key, horizon)]
+    one, other = (added_up(side, horizon) for side in (one, other))
     moved = levelled(one, other)
     mine, lost = summed(one, moved), summed(other, moved)
-    said: dict[bytes, bytes | None] = dict.fromkeys(map(key_to_row, moved))
-    for key in mine.keys() & lost.keys() | set(moved.values()):
+    said: dict[bytes, bytes | None] = dict.fromkeys(map(key_to_row, [*moved, *folded]))
+    joined = {key for key in mine.keys() | lost.keys() if key.session == FOLDED}
+    for key in joined | mine.keys() & lost.keys() | set(moved.values()):
         sides = [side[key] for side in (mine, lost) if key in side]
         said[key_to_row(key)] = slot_to_row(merged(sides[0], sides[-1]))
     return said
-
-
-def less(slot: Slot, other: Slot) -> Slot:
-    """Return what a counter counts beyond another count of the same."""
-    pairs = zip(slot.usage.counts, other.usage.counts, strict=True)
-    usage = Buckets(*(max(mine - theirs, 0) for mine, theirs in pairs))
-    records = max(slot.records - other.records, 0)
-    return Slot(records, usage, slot.agent, slot.owner, slot.project, slot.provider)
-
-
-def is_nothing(slot: Slot) -> bool:
-    """Whether a counter counts nothing."""
-    return not slot.records and not any(slot.usage.counts)
 
 
 def counters_of(rows: Iterable[tuple[bytes, bytes]]) -> dict[CounterKey, Slot]:

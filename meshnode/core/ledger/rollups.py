@@ -75,6 +75,19 @@ def plus(slot: Slot | None, added: Slot) -> Slot:
     return slot if _said(added) is None else grown(slot, added)
 
 
+def less(slot: Slot, other: Slot) -> Slot:
+    """Return what a counter counts beyond another count of the same."""
+    pairs = zip(slot.usage.counts, other.usage.counts, strict=True)
+    usage = Buckets(*(max(mine - theirs, 0) for mine, theirs in pairs))
+    records = max(slot.records - other.records, 0)
+    return Slot(records, usage, slot.agent, slot.owner, slot.project, slot.provider)
+
+
+def is_nothing(slot: Slot) -> bool:
+    """Whether a counter counts nothing."""
+    return not slot.records and not any(slot.usage.counts)
+
+
 def due(key: CounterKey, now_s: float) -> CounterKey:
     """Return what a counter is kept as at a time: itself, or a coarser one."""
     match key:

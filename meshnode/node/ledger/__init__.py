@@ -2,6 +2,6 @@
 
 - read: `locating`, `usage`, `following`
 - asked: `blocks`, `explaining`, `rounds`, `glancing`, `latch`
-- kept: `keeping`, `rolling`, `beside`, `verifying`
+- kept: `keeping`, `rolling`, `folding`, `beside`, `verifying`
 - held to: `budgeting`
 """

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from meshnode.app.audit.alarms import Alarm
 from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.ids import NodeId
+from meshnode.core.ledger.folding import with_folded
 from meshnode.core.ledger.ledger import LEDGER
 from meshnode.core.ledger.ledger_rows import key_to_row, replaced_in, replaced_to_row
 from meshnode.core.ledger.regained import by_month, counters_of
@@ -166,4 +167,4 @@ def _months(feeds: Iterable[Mapping[bytes, bytes]]) -> list[dict[CounterKey, Slo
     for feed in feeds:
         for key, slot in counters_of(feed.items()).items():
             counted[key] = plus(counted.get(key), slot)
-    return list(by_month(counted, HELD_AT_ONCE))
+    return list(by_month(with_folded(counted), HELD_AT_ONCE))

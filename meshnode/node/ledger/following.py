@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -71,7 +70,7 @@ class Following:
         """Publish what `session-mesh usage` adds to this node's ledger while the node runs."""
         while True:
             waits = seen is None and self._rolling.is_held
-            await asyncio.sleep(AGAIN_S if waits else LOOK_S)
+            await self._rolling.folding.until_due(AGAIN_S if waits else LOOK_S)
             try:
                 seen = await self._publish_since(seen)
             except Exception as error:  # noqa: BLE001 - what comes later is published all the same
@@ -81,7 +80,7 @@ class Following:
     async def _publish_since(self, seen: ledger.Mark | None) -> ledger.Mark | None:
         """Publish what has changed since a mark; None, to begin anew, if not all could be."""
         async with self._rolling.counting():
-            if not self._rolling.all_said:
+            if not self._rolling.all_said or self._rolling.folding.is_due:
                 seen = None
             mark = await self._database.run(ledger.mark)
             if seen is not None and mark.commits == seen.commits:

@@ -21,15 +21,19 @@ from meshnode.app.audit.alarms import Alarm
 from meshnode.app.pieces import chunks, in_pieces
 from meshnode.core.errors import ExhaustedError, MeshError, StorageError
 from meshnode.core.feeds.feed import KEY_BYTES_MAX
+from meshnode.core.ledger.folding import with_folded
 from meshnode.core.ledger.ledger import LEDGER, Diagnostics, DiagnosticsKey, Slot
 from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row, value_to_row
-from meshnode.core.ledger.regained import by_month, counters_of, is_nothing
+from meshnode.core.ledger.marks import FOLDED
+from meshnode.core.ledger.regained import by_month, counters_of
+from meshnode.core.ledger.rollups import is_nothing
 from meshnode.core.periods import DAY_S
 from meshnode.node.ledger.beside import HELD_AT_ONCE, Beside
-from meshnode.store import facts, rollups, usage_log
+from meshnode.node.ledger.folding import Folding
+from meshnode.store import facts, ledger, rollups, usage_log
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
 
     from meshnode.core.ledger.ledger import CounterKey, LedgerKey, LedgerRow
     from meshnode.node.ground import Ground
@@ -64,6 +68,7 @@ class Rolling:
         self._done_on = -1  # the UTC day on which all was last rolled up
         limits = ground.world.mesh.genesis.limits
         self._room_bytes = limits.flush_bytes_max // 2
+        self.folding = Folding(ground, self._room_bytes)
 
     def take_up(self) -> None:
         """Learn whether the feed that was taken from our disk was held against the ledger.
@@ -116,6 +121,9 @@ class Rolling:
 
     def _tell(self, said: str) -> None:
         self.all_said = False
+        if self.folding.may_help:
+            self.folding.call()
+            return
         said += ": other nodes do not see all that was used here"
         self._alarms.sound(Alarm(FULL, said, FULL_FIX))
 
@@ -132,6 +140,9 @@ class Rolling:
         used_s = min(now_s, await self._database.run(usage_log.newest_s))
         after: bytes | None = b""
         rows = 0
+        if self.folding.is_wanted:  # first: what becomes a month is told by months then
+            async with self.counting():
+                await self.publish_all(await self._database.run(ledger.published))
         while after is not None and self._done_on != today:
             async with self.counting():
                 piece = await self._database.run(rollups.plan, used_s, after, self._room_bytes)
@@ -149,7 +160,13 @@ class Rolling:
     async def _roll_up(self, piece: rollups.Piece) -> None:
         work = partial(rollups.apply, moved=piece.moved)
         latest = self._world.mesh.own.latest
-        said = _packed({k: v for k, v in piece.said.items() if not self._is_said_by_others(k, v)})
+        said = _packed(
+            {
+                key: slot
+                for key, slot in piece.said.items()
+                if not (self._is_said_by_others(key, slot) or self.folding.has_in(key))
+            }
+        )
         held = {key: latest(LEDGER, key) or b"" for key in said}
         new = {key for key, value in held.items() if not value}
         growing = {key for key, value in held.items() if len(said[key] or b"") > len(value)}
@@ -168,7 +185,8 @@ class Rolling:
     async def publish_all(self, rows: Iterable[LedgerRow]) -> None:
         """Say all that is in the ledger, and end the alarm if it fits; from inside `counting`.
 
-        Of readers, those are said that have counted most; there is one for each path ever named.
+        Where it does not fit, sessions are left away. Of readers, those are said that have counted
+        most; there is one for each path ever named.
         """
         self.all_said = True
         rows = list(rows)
@@ -177,9 +195,29 @@ class Rolling:
         beyond = {key for key, _ in readers[READERS_MAX:]}
         packed = map(key_to_row, beyond)
         self._write([(one, None) for one in packed if not self._is_new(one)])
+        if self.is_held:
+            counters = dict(row for row in rows if isinstance(row[1], Slot))
+            self.folding.may_help = False  # more than this
+            rows = [*(await self._folded(counters, readers)).items(), *readers]
         await in_pieces(self._saying(row for row in rows if row[0] not in beyond))
+        self.folding.may_help = self.folding.has_room and self.all_said
         if self.all_said:
             self._alarms.clear(FULL)
+
+    async def _folded(
+        self, counters: Mapping[CounterKey, Slot], readers: Sequence[LedgerRow]
+    ) -> Mapping[CounterKey, Slot]:
+        """Return the rows that tell of counters; those without a session are said already."""
+        rows = await self.folding.fold(counters, min(len(readers), READERS_MAX))
+        if not self.is_held:
+            return {}
+        out = self.folding.out()
+        said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key in out if key not in rows)
+        folded = {key: slot for key, slot in rows.items() if key.session == FOLDED}
+        said |= {k: slot for k, slot in folded.items() if out.get(k) != slot}
+        if said:
+            self._say(said)
+        return {key: slot for key, slot in rows.items() if key not in folded}
 
     def _saying(self, rows: Iterable[LedgerRow]) -> Generator[None, None, None]:
         for some in chunks(rows):
@@ -201,7 +239,7 @@ class Rolling:
             packed = key_to_row(key)
             if len(packed) > KEY_BYTES_MAX:
                 continue
-            if self._is_said_by_others(key, value):
+            if self._is_said_by_others(key, value) or self.folding.has_in(key):
                 continue
             if isinstance(key, DiagnosticsKey) and self._is_new(packed):
                 room = self._room_for_readers() if room is None else room
@@ -209,6 +247,7 @@ class Rolling:
                 if room < 0:
                     continue
             self._write([(packed, value_to_row(value))])
+        self.folding.look()
 
     def _is_said_by_others(self, key: LedgerKey, value: Slot | Diagnostics | None) -> bool:
         if not isinstance(value, Slot) or not is_nothing(value):
@@ -253,6 +292,7 @@ class Rolling:
                 if was_held or not is_net:  # else it has just been said what is to be said instead
                     self._write([(key, None) for key in gone if not self._is_new(key)])
                 self.all_said = self.all_said and not nodes and (was_held or not is_net)
+            await self.folding.learn()
 
     async def _hold_own(self, *, is_net: bool) -> None:
         """Keep what our own feed says beyond this disk, if it has left a history.
@@ -312,7 +352,7 @@ def _records(row: LedgerRow) -> int:
 
 
 def _months(rows: Mapping[bytes, bytes]) -> list[dict[CounterKey, Slot]]:
-    return list(by_month(counters_of(rows.items()), HELD_AT_ONCE))
+    return list(by_month(with_folded(counters_of(rows.items())), HELD_AT_ONCE))
 
 
 def _packed(said: Mapping[CounterKey, Slot | None]) -> dict[bytes, bytes | None]:

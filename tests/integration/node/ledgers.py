@@ -39,7 +39,7 @@ from meshnode.node.homes import persistence
 from meshnode.node.ledger import following
 from meshnode.node.ledger.following import Following
 from meshnode.node.sessions.inside import StoredReports
-from meshnode.store import ledger, reports, usage_log
+from meshnode.store import folds, ledger, reports, usage_log
 from meshnode.store.database import Database
 
 ROOM = 20
@@ -105,7 +105,7 @@ class Kept(Node):
         return {k: slot_from_row(v) for k, v in rows if not isinstance(k, DiagnosticsKey)}
 
     async def on_disk_are(self) -> dict:
-        rows = await self.database.run(ledger.published)
+        rows = await self.database.run(folds.published)
         return {key: value for key, value in rows if not isinstance(key, DiagnosticsKey)}
 
     def readers(self) -> dict[str, int]:

@@ -68,8 +68,8 @@ async def test_what_is_left_out_after_a_lost_disk_is_told_and_of_what_was_lost_n
     await node.following.start([])
     await node.looked_again()
     assert (node.told, len(node.said())) == ([], MOST - 1)
-    slot = next(iter(node.said().values()))
-    lost = {SlotKey("lost", "m", "standard", 980_000 + n): slot for n in range(9)}
+    young = dict(list(node.said().items())[:9])  # none may be told without its session
+    lost = {replace(key, session="lost"): slot for key, slot in young.items()}
     node.give_back(lost)
     await node.looked_again()
     assert {key for key in node.said() if key.session == "lost"} == lost.keys()
@@ -94,7 +94,7 @@ async def test_what_is_old_is_rolled_up_although_no_row_that_is_out_may_grow(nod
     ((key, slot),) = (await node.on_disk_are()).items()
     assert (type(key), slot.records) == (DayKey, 41)
     assert node.told == [FULL]
-    assert node.said()[key].records < 41
+    assert [slot.records for slot in node.said().values()] == [1]
 
 
 async def test_a_consumer_is_said_although_peers_have_returned_another_source(node):

@@ -1,0 +1,239 @@
+"""What of a ledger is told without its session, so that a feed has room however many there are.
+
+What began before a horizon is added up by UTC day, or by month, of those whose it is, their model
+and tier: the row of these names no session, and its tier has the mark of whose it is. The ledger on
+disk stays as it is.
+
+Invariant: every counter is in exactly one row, and which one depends on its key, its texts and the
+horizon alone: so whoever reads the same logs again tells them in the same rows.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from meshnode.core.ledger.ledger import Slot, grown, merged
+from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
+from meshnode.core.ledger.marks import FOLDED, fitting, mark_of, marked, unmarked
+from meshnode.core.ledger.rollups import DAYS_KEPT_MONTHS, is_nothing, less, month_of
+from meshnode.core.periods import DAY_S, DayKey, MonthKey, month_start_s
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from meshnode.core.ledger.ledger import CounterKey
+
+
+class Horizon(msgspec.Struct, frozen=True):
+    """Up to where sessions are left away: what began before a UTC day, days since 1970.
+
+    Of months before `month`, months since 1970, only months are told of that.
+    """
+
+    day: int = 0
+    month: int = 0
+
+
+NOWHERE = Horizon()
+
+
+class Room(msgspec.Struct, frozen=True):
+    """How many rows, and bytes of their keys and values, there may be."""
+
+    rows: int
+    bytes: int
+
+    def part(self, of_8: int) -> Room:
+        """Return some eighths of it."""
+        return Room(self.rows * of_8 // 8, self.bytes * of_8 // 8)
+
+
+def is_folded(key: CounterKey, horizon: Horizon) -> bool:
+    """Whether a counter of a session is told without it."""
+    return key.session != FOLDED and key.start_s < horizon.day * DAY_S
+
+
+def row_of(key: CounterKey, slot: Slot, horizon: Horizon) -> CounterKey:
+    """Return which row tells of a counter; `slot`: whose it is."""
+    if key.start_s >= horizon.day * DAY_S:
+        return key
+    model, tier = key.model, key.tier
+    if key.session != FOLDED:
+        mark = mark_of(slot.agent, slot.owner, slot.project, slot.provider)
+        _, model, tier = fitting(FOLDED, model, marked(unmarked(tier), mark))
+    month = month_of(key.start_s)
+    if isinstance(key, MonthKey) or month < horizon.month:
+        return MonthKey(FOLDED, model, tier, month)
+    return DayKey(FOLDED, model, tier, key.start_s // DAY_S)
+
+
+def told(
+    rows: Iterable[tuple[CounterKey, Slot]],
+    beside: Mapping[CounterKey, Slot],
+    horizon: Horizon,
+) -> dict[CounterKey, Slot]:
+    """Return the rows that tell of counters, as they are to be said.
+
+    Of those without a session among `rows` peers have returned as much, so of each count the larger
+    is told; `beside`: what of such rows other nodes say.
+    """
+    found: dict[CounterKey, Slot] = {}
+    folded: dict[CounterKey, Slot] = {}
+    returned: dict[CounterKey, Slot] = {}
+    for key, slot in rows:
+        if key.session == FOLDED:
+            into = row_of(key, slot, horizon)
+            returned[into] = grown(returned.get(into), slot)
+        elif not is_folded(key, horizon):
+            found[key] = slot
+        elif not is_nothing(slot):
+            into = row_of(key, slot, horizon)
+            folded[into] = grown(folded.get(into), slot)
+    for key, slot in _by_row(beside, horizon).items():
+        if key in folded:
+            folded[key] = less(folded[key], slot)
+    for key, slot in returned.items():
+        folded[key] = merged(slot, folded.get(key, slot))
+    return found | {key: slot for key, slot in folded.items() if not is_nothing(slot)}
+
+
+def _by_row(rows: Mapping[CounterKey, Slot], horizon: Horizon) -> dict[CounterKey, Slot]:
+    found: dict[CounterKey, Slot] = {}
+    for key, slot in rows.items():
+        into = row_of(key, slot, horizon)
+        found[into] = grown(found.get(into), slot)
+    return found
+
+
+def added_up(rows: Mapping[CounterKey, Slot], horizon: Horizon) -> dict[CounterKey, Slot]:
+    """Add rows of one feed to those without a session, as far as they are to be part of them."""
+    return _by_row(rows, horizon) if horizon.day else dict(rows)
+
+
+def with_folded(rows: Mapping[CounterKey, Slot]) -> dict[CounterKey, Slot]:
+    """Return the rows of one feed, those without a session as if all had left into them.
+
+    What was on its way there when the feed was left stays, too: it is told in either.
+    """
+    horizon = covering(NOWHERE, rows)
+    sessions = {key: slot for key, slot in rows.items() if key.session != FOLDED}
+    return sessions | {k: s for k, s in added_up(rows, horizon).items() if k.session == FOLDED}
+
+
+def covering(horizon: Horizon, keys: Iterable[CounterKey]) -> Horizon:
+    """Return a horizon that is late enough for rows without a session that others have told.
+
+    Nor does it part what stands in a row of a month.
+    """
+    day, month = horizon.day, horizon.month
+    for key in keys:
+        if key.session == FOLDED:
+            day = max(day, key.end_s // DAY_S)
+        if isinstance(key, MonthKey):
+            month = max(month, key.month + 1)
+    return _whole(day, month)
+
+
+def rolled_up(horizon: Horizon, now_s: float) -> Horizon:
+    """Return a horizon that parts nothing that is due to be rolled up at a time."""
+    return _whole(horizon.day, max(horizon.month, month_of(now_s) - DAYS_KEPT_MONTHS))
+
+
+def _whole(day: int, month: int) -> Horizon:
+    """Where anything is told without its session, so is all of which only months are told."""
+    return Horizon(max(day, month_start_s(month) // DAY_S), month) if day else NOWHERE
+
+
+def not_beyond(horizon: Horizon, day: int) -> Horizon:
+    """Return a horizon that is no later than a day: a clock may have been ahead."""
+    if horizon.day <= day:
+        return horizon
+    return Horizon(day, min(horizon.month, month_of(day * DAY_S)))
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What is to be said of counters; `has_room`: all of it, and some more."""
+
+    horizon: Horizon
+    rows: Mapping[CounterKey, Slot]
+    has_room: bool
+
+
+def planned(
+    counters: Mapping[CounterKey, Slot],
+    beside: Mapping[CounterKey, Slot],
+    since: Horizon,
+    times_s: tuple[float, float],
+    room: Room,
+) -> Plan:
+    """Return what is to be said: with sessions, as far back as there is room for it.
+
+    Once seven eighths are full, sessions are left away until six are, never of the day before that
+    on which something was used last, nor of yesterday. `counters` and `beside` are as for `told`;
+    `times_s`: when something was used last, and now, seconds since 1970.
+    """
+    used_day, today = (int(at_s // DAY_S) for at_s in times_s)
+
+    def kept(horizon: Horizon) -> Horizon:
+        return not_beyond(rolled_up(horizon, times_s[0]), today - 1)
+
+    horizon = kept(covering(since, [*counters, *beside]))
+    rows = told(counters.items(), beside, horizon)
+    if not _fit(rows, room.part(7)):
+        until_day = min(used_day, today) - 1
+        horizon = kept(advanced(counters, beside, horizon, until_day, room.part(6)))
+        rows = told(counters.items(), beside, horizon)
+    return Plan(horizon, rows, _fit(rows, room.part(7)))
+
+
+def _fit(rows: Mapping[CounterKey, Slot], room: Room) -> bool:
+    return len(rows) <= room.rows and sum(_size(*row) for row in rows.items()) <= room.bytes
+
+
+def _size(key: CounterKey, slot: Slot) -> int:
+    return len(key_to_row(key)) + len(slot_to_row(slot))
+
+
+def covered(
+    counters: Mapping[CounterKey, Slot], beside: Mapping[CounterKey, Slot], horizon: Horizon
+) -> list[CounterKey]:
+    """Return the rows without a session, as peers returned them, that say no more than is here."""
+    here = told(((k, s) for k, s in counters.items() if k.session != FOLDED), beside, horizon)
+    found = []
+    for key, slot in counters.items():
+        if key.session == FOLDED:
+            into = row_of(key, slot, horizon)
+            if into in here and merged(here[into], slot) == here[into]:
+                found.append(key)
+    return found
+
+
+def advanced(
+    counters: Mapping[CounterKey, Slot],
+    beside: Mapping[CounterKey, Slot],
+    since: Horizon,
+    until_day: int,
+    room: Room,
+) -> Horizon:
+    """Return how far sessions are to be left away so that what is told has room.
+
+    The oldest days go first, none from `until_day` on; then, of what has no session, days become
+    months. Where all that is not enough, it is all the same what is left away.
+    """
+
+    def has_room(horizon: Horizon) -> bool:
+        return _fit(told(counters.items(), beside, horizon), room)
+
+    starts = {key.start_s for key in counters}
+    days = sorted({start // DAY_S + 1 for start in starts if start < until_day * DAY_S})
+    steps = [Horizon(day, since.month) for day in days if day > since.day]
+    last = steps[-1] if steps else since
+    months = sorted(
+        {month_of(start) + 1 for start in starts if month_of(start) < month_of(last.day * DAY_S)}
+    )
+    steps += [Horizon(last.day, month) for month in months if month > last.month]
+    enough = bisect_left(steps, True, key=has_room)  # noqa: FBT003 - what is looked for
+    return steps[min(enough, len(steps) - 1)] if steps else since
