@@ -10,14 +10,18 @@ import json
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError
-from meshnode.core.ledger.folding import Horizon, covering, told
+from meshnode.core.ledger.folding import NOWHERE, Horizon, covering, told
 from meshnode.core.ledger.ledger import DiagnosticsKey
+from meshnode.core.ledger.ledger_rows import key_from_row
 from meshnode.core.ledger.marks import FOLDED
 from meshnode.core.packing import typed
+from meshnode.core.periods import DAY_S
 from meshnode.store import counters, facts, ledger
+from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Iterable
 
     from meshnode.core.ledger.ledger import CounterKey, LedgerRow, Slot
 
@@ -44,6 +48,26 @@ def remember(connection: sqlite3.Connection, reached: Horizon) -> None:
 def beside(connection: sqlite3.Connection) -> dict[CounterKey, Slot]:
     """Return what other nodes' feeds say of rows without a session, and ours leaves out."""
     return dict(counters.of_session(connection, FOLDED, "usage_elsewhere"))
+
+
+def take_anew(connection: sqlite3.Connection, keys: Iterable[CounterKey]) -> None:
+    """Forget what others have said of what they tell without sessions by now: `keys`, of theirs.
+
+    It is in these rows, too.
+    """
+    reached = covering(NOWHERE, keys)
+    with transaction(connection):
+        if reached != NOWHERE:
+            query = "SELECT CAST(key AS BLOB) FROM usage_elsewhere"
+            held = [row for (row,) in connection.execute(query)]
+            gone = [
+                (row,)
+                for row in held
+                if (key := key_from_row(row)) is not None
+                and not isinstance(key, DiagnosticsKey)
+                and key.start_s < reached.day * DAY_S
+            ]
+            connection.executemany("DELETE FROM usage_elsewhere WHERE key = ?", gone)
 
 
 def published(connection: sqlite3.Connection) -> list[LedgerRow]:

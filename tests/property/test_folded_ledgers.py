@@ -76,7 +76,7 @@ class Folded(Rolled):
     def settle(self, room: Room = ANY) -> Plan:
         """Add up all that is told without its session, and bring the feed there."""
         since, beside = folds.horizon(self.connection), folds.beside(self.connection)
-        plan = planned(self.published(), beside, since, (self.now_s, self.now_s), room)
+        plan = planned(self.published(), beside, since, self.now_s, room)
         reached = plan.horizon
         latest = Horizon(max(since.day, reached.day), max(since.month, reached.month))
         folds.remember(self.connection, latest)
@@ -158,7 +158,10 @@ class Folded(Rolled):
             self.count(unsaid)
         fed = with_folded(counters_of(self.feed.values(LEDGER).items()))
         for piece in by_month(fed, 3):
-            rollups.hold(self.connection, piece)
+            said = rollups.hold(self.connection, piece)
+            packed = {key_to_row(k): slot and slot_to_row(slot) for k, slot in said.items()}
+            self.feed.write_together(LEDGER, packed)
+            self.flush()
         self.horizon = folds.horizon(self.connection)
         beside = folds.beside(self.connection)
         folds.remember(self.connection, self.horizon)

@@ -166,24 +166,25 @@ def planned(
     counters: Mapping[CounterKey, Slot],
     beside: Mapping[CounterKey, Slot],
     since: Horizon,
-    times_s: tuple[float, float],
+    now_s: float,
     room: Room,
 ) -> Plan:
     """Return what is to be said: with sessions, as far back as there is room for it.
 
     Once seven eighths are full, sessions are left away until six are, never of the day before that
-    on which something was used last, nor of yesterday. `counters` and `beside` are as for `told`;
-    `times_s`: when something was used last, and now, seconds since 1970.
+    on which something was used last, nor of yesterday: `now_s` may be of a clock that is ahead.
+    `counters` and `beside` are as for `told`.
     """
-    used_day, today = (int(at_s // DAY_S) for at_s in times_s)
+    today = int(now_s // DAY_S)
+    used_s = min(now_s, max((key.end_s for key in counters), default=0))
 
     def kept(horizon: Horizon) -> Horizon:
-        return not_beyond(rolled_up(horizon, times_s[0]), today - 1)
+        return not_beyond(rolled_up(horizon, used_s), today - 1)
 
     horizon = kept(covering(since, [*counters, *beside]))
     rows = told(counters.items(), beside, horizon)
     if not _fit(rows, room.part(7)):
-        until_day = min(used_day, today) - 1
+        until_day = int(used_s // DAY_S) - 1
         horizon = kept(advanced(counters, beside, horizon, until_day, room.part(6)))
         rows = told(counters.items(), beside, horizon)
     return Plan(horizon, rows, _fit(rows, room.part(7)))

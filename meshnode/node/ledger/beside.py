@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING
 from meshnode.app.audit.alarms import Alarm
 from meshnode.core.feeds.heads import NOTHING, Head
 from meshnode.core.ids import NodeId
-from meshnode.core.ledger.folding import with_folded
+from meshnode.core.ledger.folding import NOWHERE, added_up, covering
 from meshnode.core.ledger.ledger import LEDGER
 from meshnode.core.ledger.ledger_rows import key_to_row, replaced_in, replaced_to_row
 from meshnode.core.ledger.regained import by_month, counters_of
 from meshnode.core.ledger.rollups import plus
-from meshnode.store import elsewhere, rollups
+from meshnode.store import elsewhere, folds, rollups
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -120,7 +120,9 @@ class Beside:
             await self._database.run(elsewhere.clear)  # of a mesh that this home has left
         is_late = was_held and bool(late)
         gone: list[bytes] = []
-        for piece in await asyncio.to_thread(_months, feeds):
+        pieces = await asyncio.to_thread(_months, feeds)
+        await self._database.run(folds.take_anew, [key for piece in pieces for key in piece])
+        for piece in pieces:
             said = await self._database.run(rollups.stand_beside, piece, is_late=is_late)
             gone += [key_to_row(key) for key, slot in said.items() if slot is None]
         self._heads = before | heads
@@ -167,4 +169,5 @@ def _months(feeds: Iterable[Mapping[bytes, bytes]]) -> list[dict[CounterKey, Slo
     for feed in feeds:
         for key, slot in counters_of(feed.items()).items():
             counted[key] = plus(counted.get(key), slot)
-    return list(by_month(with_folded(counted), HELD_AT_ONCE))
+    folded = added_up(counted, covering(NOWHERE, counted))
+    return list(by_month(folded, HELD_AT_ONCE))

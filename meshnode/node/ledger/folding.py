@@ -36,7 +36,7 @@ from meshnode.core.ledger.marks import FOLDED
 from meshnode.core.ledger.regained import counters_of
 from meshnode.core.ledger.rollups import is_nothing, less
 from meshnode.core.periods import DAY_S
-from meshnode.store import counters, folds, usage_log
+from meshnode.store import counters, folds
 from meshnode.store.rollups import ROW_BYTES
 from meshnode.store.transactions import transaction
 
@@ -128,10 +128,9 @@ class Folding:
         self._is_stale, is_new, self._is_new = False, self._is_new, False
         run, now_s = self._database.run, self._clock.wall_s()
         since, beside = await run(folds.horizon), await run(folds.beside)
-        times_s = min(now_s, await run(usage_log.newest_s)), now_s
         share = self._world.mesh.own.share(LEDGER)
         room = Room(max(0, share.rows_max - others), share.bytes_max)
-        plan = await asyncio.to_thread(planned, known, beside, since, times_s, room)
+        plan = await asyncio.to_thread(planned, known, beside, since, now_s, room)
         if not await self._keep(since, plan.horizon):  # what is not kept is not begun
             horizon = not_beyond(since, int(now_s // DAY_S) - 1)
             plan = Plan(horizon, told(known.items(), beside, horizon), has_room=False)
