@@ -15,7 +15,6 @@ from property.test_rolled_ledgers import READER, Rolled, at_most, sums
 from meshnode.core.feeds.feed import Replica
 from meshnode.core.ledger.folding import (
     NOWHERE,
-    Horizon,
     Plan,
     Room,
     covered,
@@ -77,10 +76,8 @@ class Folded(Rolled):
         """Add up all that is told without its session, and bring the feed there."""
         since, beside = folds.horizon(self.connection), folds.beside(self.connection)
         plan = planned(self.published(), beside, since, self.now_s, room)
-        reached = plan.horizon
-        latest = Horizon(max(since.day, reached.day), max(since.month, reached.month))
-        folds.remember(self.connection, latest)
-        self.horizon = reached
+        self.horizon = reached = plan.horizon
+        folds.remember(self.connection, reached)
         for some in cut(moving(self.feed.values(LEDGER), reached), 1500):
             self.feed.write_together(LEDGER, moved(some, self.feed.latest))
             self.flush(changes=False)
@@ -97,11 +94,10 @@ class Folded(Rolled):
         """There is room for so many rows."""
         plan = self.settle(Room(rows, 1 << 40))
         if len(plan.rows) > rows:
-            yesterday_s = (self.now_s // DAY_S - 1) * DAY_S
-            assert {key for key in plan.rows if is_folded(key, self.horizon)} == set()
-            assert self.horizon.day * DAY_S == yesterday_s or not any(
-                key.session != FOLDED and key.start_s < yesterday_s for key in plan.rows
-            )
+            used_s = min(self.now_s, max(key.end_s for key in self.published()))
+            yesterday_s = (used_s // DAY_S - 1) * DAY_S
+            sessions = [key for key in plan.rows if key.session != FOLDED]
+            assert not any(key.start_s < yesterday_s for key in sessions)
         if self.unread:
             return
         said = counters_of(

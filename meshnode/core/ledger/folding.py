@@ -147,13 +147,6 @@ def _whole(day: int, month: int) -> Horizon:
     return Horizon(max(day, month_start_s(month) // DAY_S), month) if day else NOWHERE
 
 
-def not_beyond(horizon: Horizon, day: int) -> Horizon:
-    """Return a horizon that is no later than a day: a clock may have been ahead."""
-    if horizon.day <= day:
-        return horizon
-    return Horizon(day, min(horizon.month, month_of(day * DAY_S)))
-
-
 class Plan(msgspec.Struct, frozen=True):
     """What is to be said of counters; `has_room`: all of it, and some more."""
 
@@ -175,17 +168,13 @@ def planned(
     on which something was used last, nor of yesterday: `now_s` may be of a clock that is ahead.
     `counters` and `beside` are as for `told`.
     """
-    today = int(now_s // DAY_S)
     used_s = min(now_s, max((key.end_s for key in counters), default=0))
-
-    def kept(horizon: Horizon) -> Horizon:
-        return not_beyond(rolled_up(horizon, used_s), today - 1)
-
-    horizon = kept(covering(since, [*counters, *beside]))
+    horizon = rolled_up(covering(since, [*counters, *beside]), used_s)
     rows = told(counters.items(), beside, horizon)
     if not _fit(rows, room.part(7)):
         until_day = int(used_s // DAY_S) - 1
-        horizon = kept(advanced(counters, beside, horizon, until_day, room.part(6)))
+        horizon = advanced(counters, beside, horizon, until_day, room.part(6))
+        horizon = rolled_up(horizon, used_s)
         rows = told(counters.items(), beside, horizon)
     return Plan(horizon, rows, _fit(rows, room.part(7)))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger.folding import NOWHERE, added_up, covering, is_folded
+from meshnode.core.ledger.folding import NOWHERE, added_up, covering
 from meshnode.core.ledger.ledger import LEDGER, DiagnosticsKey, merged
 from meshnode.core.ledger.ledger_rows import (
     key_from_row,
@@ -44,11 +44,12 @@ def joined_rows(
         return {key: theirs.get(key) for key in ours if counters_of([(key, ours[key])])}
     one, other = counters_of(ours.items()), counters_of(theirs.items())
     horizon = covering(NOWHERE, [*one, *other])
-    folded = [key for key in one.keys() | other.keys() if is_folded(key, horizon)]
+    before = one.keys() | other.keys()
     one, other = (added_up(side, horizon) for side in (one, other))
     moved = levelled(one, other)
     mine, lost = summed(one, moved), summed(other, moved)
-    said: dict[bytes, bytes | None] = dict.fromkeys(map(key_to_row, [*moved, *folded]))
+    gone = before - mine.keys() - lost.keys()
+    said: dict[bytes, bytes | None] = dict.fromkeys(map(key_to_row, gone))
     joined = {key for key in mine.keys() | lost.keys() if key.session == FOLDED}
     for key in joined | mine.keys() & lost.keys() | set(moved.values()):
         sides = [side[key] for side in (mine, lost) if key in side]

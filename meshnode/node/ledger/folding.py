@@ -15,12 +15,10 @@ from typing import TYPE_CHECKING
 from meshnode.core.errors import ExhaustedError, StorageError
 from meshnode.core.ledger.folding import (
     NOWHERE,
-    Horizon,
     Plan,
     Room,
     covered,
     is_folded,
-    not_beyond,
     planned,
     row_of,
     told,
@@ -35,7 +33,6 @@ from meshnode.core.ledger.ledger_rows import (
 from meshnode.core.ledger.marks import FOLDED
 from meshnode.core.ledger.regained import counters_of
 from meshnode.core.ledger.rollups import is_nothing, less
-from meshnode.core.periods import DAY_S
 from meshnode.store import counters, folds
 from meshnode.store.rollups import ROW_BYTES
 from meshnode.store.transactions import transaction
@@ -44,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from sqlite3 import Connection
 
+    from meshnode.core.ledger.folding import Horizon
     from meshnode.core.ledger.ledger import CounterKey, LedgerKey
     from meshnode.node.ground import Ground
 
@@ -131,12 +129,16 @@ class Folding:
         share = self._world.mesh.own.share(LEDGER)
         room = Room(max(0, share.rows_max - others), share.bytes_max)
         plan = await asyncio.to_thread(planned, known, beside, since, now_s, room)
-        if not await self._keep(since, plan.horizon):  # what is not kept is not begun
-            horizon = not_beyond(since, int(now_s // DAY_S) - 1)
-            plan = Plan(horizon, told(known.items(), beside, horizon), has_room=False)
-        elif is_new and (gone := covered(known, beside, plan.horizon)):
-            with suppress(StorageError):
+        try:
+            if (
+                is_new or plan.horizon != since
+            ):  # it may be only what peers have returned that says so
+                await run(folds.remember, plan.horizon)
+            if is_new and (gone := covered(known, beside, plan.horizon)):
                 await run(_drop, gone)
+        except StorageError:  # what is not kept is not begun
+            plan = Plan(since, told(known.items(), beside, since), has_room=False)
+            self._is_new = is_new
         self.horizon, self.has_room = plan.horizon, plan.has_room
         rows = dict(plan.rows)
         for key, slot in (await self._move()).items():
@@ -145,16 +147,6 @@ class Folding:
         ended_s = self._clock.steady_s()
         self._next_s = ended_s + max(AGAIN_S, SHARE * (ended_s - began_s))
         return rows
-
-    async def _keep(self, since: Horizon, reached: Horizon) -> bool:
-        """Keep how far sessions are left away, before anybody is told so; False if that failed."""
-        latest = Horizon(max(since.day, reached.day), max(since.month, reached.month))
-        if latest != NOWHERE:  # it may be only what peers have returned that tells so
-            try:
-                await self._database.run(folds.remember, latest)
-            except StorageError:
-                return False
-        return True
 
     def out(self) -> dict[CounterKey, Slot]:
         """Return the rows without a session that are out."""

@@ -133,7 +133,8 @@ class Kept(Node):
         lost = OwnFeed(self.key, mesh.genesis.mesh_id, mesh.genesis.limits, 1)
         for key, slot in rows.items():
             lost.write(LEDGER, key_to_row(key), slot_to_row(slot))
-        lost.flush(1.0)
+        while lost.flush(1.0) is not None:
+            pass
         mesh.own.continue_after(lost.header, lost.rows)
 
     async def looked_again(self) -> None:
@@ -169,13 +170,13 @@ class Kept(Node):
 
 
 @asynccontextmanager
-async def kept(tmp_path, monkeypatch):
+async def kept(tmp_path, monkeypatch, limits=LIMITS):
     """Run one that waits for little; its own feed is written to its disk.
 
     While days pass, it is used: what is old is so by what was used, too.
     """
     wait_for_little(monkeypatch)
-    node = Kept(Database(tmp_path / "state.db"))
+    node = Kept(Database(tmp_path / "state.db"), limits)
     monkeypatch.setattr(usage_log, "newest_s", lambda _: node.clock.wall_s())
     node.tasks(node.writer.run())
     async with asyncio.timeout(WAIT_S):
