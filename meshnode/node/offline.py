@@ -19,8 +19,10 @@ from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import ExhaustedError, PeerError
 from meshnode.core.feeds.heads import NOTHING
 from meshnode.core.ids import NodeId, node_key_of
+from meshnode.core.ledger.folding import is_folded
 from meshnode.core.ledger.ledger import LEDGER
 from meshnode.core.ledger.ledger_rows import key_to_row, value_to_row
+from meshnode.core.ledger.regained import counters_of
 from meshnode.core.links.liveness import Liveness
 from meshnode.node.clock import SystemClock
 from meshnode.node.configuration.pricing import prices_of
@@ -88,6 +90,10 @@ def _publish_what_is_counted(mesh: Mesh, database: Database) -> int:
     left_out = 0
     if not database.run_now(elsewhere.is_settled, mesh.genesis.mesh_id):
         return left_out
+    horizon = database.run_now(folds.horizon)
+    for counter in counters_of(mesh.own.values(LEDGER).items()):
+        if is_folded(counter, horizon):  # it was on its way when the node ended
+            mesh.own.write(LEDGER, key_to_row(counter), None)
     for key, value in database.run_now(folds.published):
         try:
             mesh.own.write(LEDGER, key_to_row(key), value_to_row(value))

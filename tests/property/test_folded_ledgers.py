@@ -89,13 +89,16 @@ class Folded(Rolled):
         self.flush()
         return plan
 
+    def used_s(self) -> float:
+        """Return when something was used last, by the clock: what is old is so by that."""
+        return min(self.now_s, max((key.end_s for key in self.published()), default=0))
+
     @rule(rows=st.integers(4, 40))
     def fold(self, rows: int) -> None:
         """There is room for so many rows."""
         plan = self.settle(Room(rows, 1 << 40))
         if len(plan.rows) > rows:
-            used_s = min(self.now_s, max(key.end_s for key in self.published()))
-            yesterday_s = (used_s // DAY_S - 1) * DAY_S
+            yesterday_s = (self.used_s() // DAY_S - 1) * DAY_S
             sessions = [key for key in plan.rows if key.session != FOLDED]
             assert not any(key.start_s < yesterday_s for key in sessions)
         if self.unread:
@@ -111,7 +114,7 @@ class Folded(Rolled):
             self.settle()
         after: bytes | None = b""
         while after is not None and pieces:
-            piece = rollups.plan(self.connection, self.now_s, after, room_bytes)
+            piece = rollups.plan(self.connection, self.used_s(), after, room_bytes)
             if dies and pieces == 1:
                 return
             rows = {
@@ -127,6 +130,10 @@ class Folded(Rolled):
             before = self.shown()
             self.settle()
             assert self.shown() == before
+
+    @rule()
+    def roll_all_up(self) -> None:
+        self.roll_up(10_000, 1500, dies=False)
 
     @rule(
         chance=st.randoms(use_true_random=False),

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
 
 AGAIN_S = 5.0  # before all is added up once more because something old has changed
-SHARE = 20  # of the time at most one part is spent on that
+SHARE = 10  # of the time at most one part is spent on that
 FULL_OF_16 = 15  # parts of the room that are taken: sessions are left away at once
 MOVED_AT_ONCE = 500
 FOLDED_KEYS = tuple(keys_begin(FOLDED))
@@ -121,18 +121,19 @@ class Folding:
 
         `others`: how many rows of the ledger are none of counters.
         """
-        began_s = self._clock.steady_s()
         self._due.clear()
         self._is_stale, is_new, self._is_new = False, self._is_new, False
         run, now_s = self._database.run, self._clock.wall_s()
         since, beside = await run(folds.horizon), await run(folds.beside)
         share = self._world.mesh.own.share(LEDGER)
         room = Room(max(0, share.rows_max - others), share.bytes_max)
+        began_s = self._clock.steady_s()
         plan = await asyncio.to_thread(planned, known, beside, since, now_s, room)
+        took_s = self._clock.steady_s() - began_s
+        self._next_s = began_s + max(AGAIN_S, SHARE * took_s)
         try:
-            if (
-                is_new or plan.horizon != since
-            ):  # it may be only what peers have returned that says so
+            is_news = is_new or plan.horizon != since  # maybe peers' rows alone tell so
+            if is_news and plan.horizon != NOWHERE:
                 await run(folds.remember, plan.horizon)
             if is_new and (gone := covered(known, beside, plan.horizon)):
                 await run(_drop, gone)
@@ -144,8 +145,6 @@ class Folding:
         for key, slot in (await self._move()).items():
             if key in rows:
                 rows[key] = less(rows[key], slot)
-        ended_s = self._clock.steady_s()
-        self._next_s = ended_s + max(AGAIN_S, SHARE * (ended_s - began_s))
         return rows
 
     def out(self) -> dict[CounterKey, Slot]:

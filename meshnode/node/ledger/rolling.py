@@ -5,8 +5,9 @@ counts anything twice or not at all, whenever the node is killed. The feed is he
 ledger once an epoch, and the disk knows which: a count that was corrected since is no lost one.
 In an epoch that is not held yet no counter is said: it would replace what peers have returned, or
 count it twice. Whoever counts is inside `counting`, and says the rows in the step that leaves, so
-no row is said that was rolled up meanwhile. What the feed has no room for is on disk, and an alarm
-stands until it is said.
+no row is said that was rolled up meanwhile. What the feed has no room for is told without its
+session, once it is old (`folding`); what has none even so is on disk, and an alarm stands until it
+is said.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ PAUSE_S = 0.05  # between two pieces, for whoever else needs the database
 READERS_MAX = 256  # of logs, whose counts are said; those of more are on this node's disk alone
 FULL = "ledger"  # the alarm: our feed has no room for all of it
 FULL_FIX = (
-    "nothing is lost: it is published as older days are rolled up; until then let other nodes run"
-    " some of the agents, or let fewer and longer sessions do the work"
+    "nothing is lost: it is published once it is two days old, sessions left away; until then let"
+    " other nodes run some of the agents, or let fewer and longer sessions do the work"
 )
 READER_KEYS = b"\x93\x01"  # how the keys of readers' rows begin: three elements, the first a 1
 _log = logging.getLogger("session_mesh.ledger")
