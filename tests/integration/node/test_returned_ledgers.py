@@ -94,7 +94,7 @@ async def test_what_is_old_is_rolled_up_although_no_row_that_is_out_may_grow(nod
     ((key, slot),) = (await node.on_disk_are()).items()
     assert (type(key), slot.records) == (DayKey, 41)
     assert node.told == [FULL]
-    assert [slot.records for slot in node.said().values()] == [1]
+    assert node.said()[key].records < 41
 
 
 async def test_a_consumer_is_said_although_peers_have_returned_another_source(node):
