@@ -273,6 +273,7 @@ class Node:
     def _take_up(self) -> None:
         give_way_to_clones(self._ground, self._finding, self._listeners)
         begun, now_s = beginning(self._home), self._clock.wall_s()
+        self._queries.unsaid = self._following.unsaid
         unwanted = take_up(self._world, self._database, self._alarms, begun, now_s)
         self._writer.drop_entries(unwanted)
         self._authority = AuthorityFile(self._ground)

@@ -24,7 +24,7 @@ from meshnode.app.queries.views import (
 from meshnode.core.errors import NotFoundError
 from meshnode.core.ids import NodeId, fits_several, nodes_meant
 from meshnode.core.ledger.ledger import DiagnosticsKey, Slot
-from meshnode.core.ledger.marks import session_in
+from meshnode.core.ledger.marks import FOLDED, session_in
 from meshnode.core.links.liveness import MemberState
 from meshnode.core.sessions.sessions import SessionRecord, State
 
@@ -39,6 +39,10 @@ if TYPE_CHECKING:
     from meshnode.app.queries.indexes import Indexes
 
 MISSING_MAX = 20
+OLDER = (
+    f"a node with very many sessions tells what is old without them, as {FOLDED}: a session may have"
+    " used more"
+)
 HEARD = frozenset({MemberState.ALIVE, MemberState.LEFT, MemberState.REVOKED})  # or not waited for
 
 
@@ -61,6 +65,7 @@ class Queries:
         self._heard_before = heard_before or {}  # our start, in seconds since 1970
         self.introduced = Introduced(mesh, {})
         self.indexes = indexes  # without them every row is read each time
+        self.unsaid: Callable[[], Iterable[str]] = tuple  # why rows of our own are in no answer
 
     def coverage(self) -> Coverage:
         """Say how much of the mesh can be heard now."""
@@ -116,7 +121,10 @@ class Queries:
         replicas = self.mesh.replication.replicas
         adding = yield from steps_of(self.mesh.tables, replicas, cells, (query, self._rated))
         answer = yield from adding.answer({origin: self.name_of(origin) for origin in replicas})
-        return answer
+        by_session = query.session not in ("", FOLDED) or "session" in query.by
+        is_folded = by_session and cells is not None and cells.parts_of(hash(FOLDED))
+        notes = (*answer.notes, *([OLDER] if is_folded else ()), *self.unsaid())
+        return replace(answer, notes=notes)
 
     def node_named(self, name: str) -> NodeId:
         """Find a member, as `nodes_meant` does; raises NotFoundError or ConflictError."""

@@ -111,5 +111,9 @@ class Following:
         """Say what was just counted; what has no room is said once there is some."""
         self._rolling.publish(rows)
 
+    def unsaid(self) -> list[str]:
+        """Return why not all of the ledger is published, if it is not for want of room."""
+        return self._rolling.unsaid()
+
     def _note(self, state: SourceState) -> None:
         self.states[state.path] = state

@@ -128,6 +128,10 @@ class Rolling:
         said += ": other nodes do not see all that was used here"
         self._alarms.sound(Alarm(FULL, said, FULL_FIX))
 
+    def unsaid(self) -> list[str]:
+        """Return what the alarm says while our feed has no room for all of it."""
+        return [alarm.detail for alarm in self._alarms.standing() if alarm.id == FULL]
+
     async def look(self) -> None:
         """Roll up what is old, once a day: what comes late goes where it belongs by itself.
 

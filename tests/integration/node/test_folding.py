@@ -1,12 +1,15 @@
 """A feed that many short sessions would fill: old ones are told without their names, in time."""
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from integration.node.ledgers import Kept, kept, wait_for_little
 from integration.node.test_beside import LOST_ID, hear_of, joined_for
 from msgspec.structs import replace
 
+from meshnode.app.cost.cutting import CostQuery
+from meshnode.app.queries.queries import Queries
 from meshnode.core.errors import StorageError
 from meshnode.core.feeds.room import ALWAYS
 from meshnode.core.ledger.folding import Horizon, is_folded, row_of
@@ -17,6 +20,7 @@ from meshnode.core.ledger.rollups import SLOTS_KEPT_DAYS
 from meshnode.core.membership.genesis import Limits
 from meshnode.core.periods import DAY_S, MonthKey
 from meshnode.node import offline
+from meshnode.node.configuration.pricing import LatePrices
 from meshnode.node.ledger import folding
 from meshnode.node.ledger.rolling import FULL
 from meshnode.store import folds
@@ -224,3 +228,6 @@ async def test_where_today_alone_has_no_room_that_is_told(node):
     await node.following.start([])
     assert node.told == [FULL]
     assert {type(key) for key in node.said()} == {SlotKey}
+    queries = Queries(node.mesh, LatePrices(Path("none.yaml"), str), node.clock)
+    queries.unsaid = node.following.unsaid
+    assert "do not see all" in " ".join(queries.cost(CostQuery()).notes)
