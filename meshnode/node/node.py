@@ -273,7 +273,6 @@ class Node:
     def _take_up(self) -> None:
         give_way_to_clones(self._ground, self._finding, self._listeners)
         begun, now_s = beginning(self._home), self._clock.wall_s()
-        self._queries.unsaid = self._following.unsaid
         unwanted = take_up(self._world, self._database, self._alarms, begun, now_s)
         self._writer.drop_entries(unwanted)
         self._authority = AuthorityFile(self._ground)
@@ -281,6 +280,7 @@ class Node:
         self._work.keep(self._authority.run())
         self._following.take_up()
         self._queries.introduced = introduced_in(self._database, self._mesh)
+        self._queries.unsaid = self._following.unsaid
 
     async def _end(self, leave: bool, sessions: str, close_s: float | None) -> Stopped:  # noqa: FBT001 - as asked
         if leave:

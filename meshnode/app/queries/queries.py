@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 MISSING_MAX = 20
 OLDER = (
-    f"a node with very many sessions tells what is old without them, as {FOLDED}: a session may have"
-    " used more"
+    f"a node with very many sessions tells what is old without them, as {FOLDED}: a session may"
+    " have used more"
 )
 HEARD = frozenset({MemberState.ALIVE, MemberState.LEFT, MemberState.REVOKED})  # or not waited for
 
