@@ -113,12 +113,13 @@ def added_up(rows: Mapping[CounterKey, Slot], horizon: Horizon) -> dict[CounterK
     return _by_row(rows, horizon) if horizon.day else dict(rows)
 
 
-def with_folded(rows: Mapping[CounterKey, Slot]) -> dict[CounterKey, Slot]:
+def with_folded(rows: Mapping[CounterKey, Slot], now_s: float) -> dict[CounterKey, Slot]:
     """Return the rows of one feed, those without a session as if all had left into them.
 
-    What was on its way there when the feed was left stays, too: it is told in either.
+    What was on its way there when the feed was left stays, too: it is told in either. What is read
+    again of months that are over by now is counted by months.
     """
-    horizon = covering(NOWHERE, rows)
+    horizon = rolled_up(covering(NOWHERE, rows), now_s)
     sessions = {key: slot for key, slot in rows.items() if key.session != FOLDED}
     return sessions | {k: s for k, s in added_up(rows, horizon).items() if k.session == FOLDED}
 

@@ -308,7 +308,7 @@ class Rolling:
         own, hold = self._world.mesh.own, partial(rollups.hold, is_net=is_net)
         while self._epoch != own.epoch:
             epoch = own.epoch
-            feed = await asyncio.to_thread(_months, own.values(LEDGER))
+            feed = await asyncio.to_thread(_months, own.values(LEDGER), self._clock.wall_s())
             for piece in feed:
                 said = await self._database.run(hold, piece)
                 if own.epoch != epoch:
@@ -356,8 +356,8 @@ def _records(row: LedgerRow) -> int:
     return row[1].records
 
 
-def _months(rows: Mapping[bytes, bytes]) -> list[dict[CounterKey, Slot]]:
-    return list(by_month(with_folded(counters_of(rows.items())), HELD_AT_ONCE))
+def _months(rows: Mapping[bytes, bytes], now_s: float) -> list[dict[CounterKey, Slot]]:
+    return list(by_month(with_folded(counters_of(rows.items()), now_s), HELD_AT_ONCE))
 
 
 def _packed(said: Mapping[CounterKey, Slot | None]) -> dict[bytes, bytes | None]:

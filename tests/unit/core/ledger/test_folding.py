@@ -168,7 +168,7 @@ def test_a_horizon_is_as_late_as_a_row_of_any_month_needs():
 def test_a_feed_that_was_left_on_the_way_says_as_much_as_if_it_had_come_there():
     keys = [slot_of(f"s{number}", DAY - 9) for number in range(3)]
     row = row_of(keys[0], one(), Horizon(DAY - 1))
-    whole = with_folded({row: Slot(4, Buckets(4)), keys[0]: one(), keys[1]: one()})
+    whole = with_folded({row: Slot(4, Buckets(4)), keys[0]: one(), keys[1]: one()}, NOW_S)
     assert whole[row].records == 6
     assert told(whole.items(), {}, covering(NOWHERE, whole))[row].records == 6
 
