@@ -7,6 +7,7 @@ Functions are synchronous.
 from __future__ import annotations
 
 import json
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import DamagedError
@@ -21,10 +22,11 @@ from meshnode.store.transactions import transaction
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from meshnode.core.ledger.ledger import CounterKey, LedgerRow, Slot
 
+NOTHING_NEW: Mapping[CounterKey, Slot | None] = MappingProxyType({})
 HORIZON = "ledger_folded"  # the fact up to which UTC day, and month, sessions are left away
 
 
@@ -40,9 +42,17 @@ def horizon(connection: sqlite3.Connection) -> Horizon:
     return covering(known, [*dict(returned), *beside(connection)])
 
 
-def remember(connection: sqlite3.Connection, reached: Horizon) -> None:
-    """Keep up to where sessions are left away."""
-    facts.remember(connection, {HORIZON: json.dumps([reached.day, reached.month]).encode()})
+def remember(
+    connection: sqlite3.Connection,
+    reached: Horizon,
+    returned: Mapping[CounterKey, Slot | None] = NOTHING_NEW,
+) -> None:
+    """Keep up to where sessions are left away, and what then stands for what peers returned."""
+    with transaction(connection):
+        facts.remember(connection, {HORIZON: json.dumps([reached.day, reached.month]).encode()})
+        counters.delete(connection, [key for key, slot in returned.items() if slot is None])
+        kept = [(key, slot) for key, slot in returned.items() if slot is not None]
+        counters.keep_imported(connection, kept)
 
 
 def beside(connection: sqlite3.Connection) -> dict[CounterKey, Slot]:

@@ -77,7 +77,7 @@ class Folded(Rolled):
         since, beside = folds.horizon(self.connection), folds.beside(self.connection)
         plan = planned(self.published(), beside, since, self.now_s, room)
         self.horizon = reached = plan.horizon
-        folds.remember(self.connection, reached)
+        folds.remember(self.connection, reached, plan.returned)
         for some in cut(moving(self.feed.values(LEDGER), reached), 1500):
             self.feed.write_together(LEDGER, moved(some, self.feed.latest))
             self.flush(changes=False)
@@ -101,8 +101,8 @@ class Folded(Rolled):
             yesterday_s = (self.used_s() // DAY_S - 1) * DAY_S
             sessions = [key for key in plan.rows if key.session != FOLDED]
             assert not any(key.start_s < yesterday_s for key in sessions)
-        if self.unread or self.horizon == NOWHERE:
-            return
+        if self.boot > 1 or self.horizon == NOWHERE:
+            return  # joined histories are rolled up alike: of a day, maybe to its month
         said = counters_of(
             (key, row.value) for key, row in self.replica.rows.tables.get(LEDGER, {}).items()
         )
@@ -209,4 +209,19 @@ def test_what_was_told_without_its_session_and_is_read_again_counts_once():
     machine.record([0, 3], "a", "m", 7, "x")  # it goes on
     machine.read_all_again()
     machine.nothing_is_lost_and_nothing_counts_twice()
+    machine.teardown()
+
+
+def test_what_a_lost_disk_told_of_days_is_all_there_once_they_are_months():
+    machine = Folded()
+    machine.record([0, 1, 2, 3, 4, 5], "a", "m", 5, "x")
+    machine.fold(4)
+    before = machine.shown()
+    machine.lose_the_disk(Random(1), 0.0, 0.0)
+    machine.time_passes(460)
+    machine.record([0], "b", "m", 5, "x")
+    assert at_most(before, machine.shown())
+    assert machine.horizon.month > max(group[0] for group in before)
+    machine.roll_all_up()
+    assert at_most(before, machine.shown())
     machine.teardown()

@@ -149,11 +149,15 @@ def _whole(day: int, month: int) -> Horizon:
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """What is to be said of counters; `has_room`: all of it, and some more."""
+    """What is to be said of counters; `has_room`: all of it, and some more.
+
+    `returned`: what stands from now on for rows that peers have returned, None: nothing.
+    """
 
     horizon: Horizon
     rows: Mapping[CounterKey, Slot]
     has_room: bool
+    returned: Mapping[CounterKey, Slot | None] = msgspec.field(default_factory=dict)
 
 
 def planned(
@@ -170,14 +174,38 @@ def planned(
     `counters` and `beside` are as for `told`.
     """
     used_s = min(now_s, max((key.end_s for key in counters), default=0))
-    horizon = rolled_up(covering(since, [*counters, *beside]), used_s)
+    covers = covering(since, [*counters, *beside])
+    horizon = rolled_up(covers, used_s)
     rows = told(counters.items(), beside, horizon)
     if not _fit(rows, room.part(7)):
         until_day = int(used_s // DAY_S) - 1
         horizon = advanced(counters, beside, horizon, until_day, room.part(6))
         horizon = rolled_up(horizon, used_s)
         rows = told(counters.items(), beside, horizon)
-    return Plan(horizon, rows, _fit(rows, room.part(7)))
+    returned: dict[CounterKey, Slot | None] = {}
+    if horizon.month > covers.month:
+        by_day = told(counters.items(), beside, Horizon(horizon.day, covers.month))
+        returned = _by_month(counters, by_day, horizon)
+        rows |= {key: merged(rows.get(key, slot), slot) for key, slot in returned.items() if slot}
+    return Plan(horizon, rows, _fit(rows, room.part(7)), returned)
+
+
+def _by_month(
+    counters: Mapping[CounterKey, Slot], by_day: Mapping[CounterKey, Slot], horizon: Horizon
+) -> dict[CounterKey, Slot | None]:
+    """Add up what is told of days that become months, where peers have returned some of it.
+
+    Of each day the larger is told, and of the month the sum: the larger of a month may be less.
+    """
+    own = {key: slot for key, slot in counters.items() if key.session == FOLDED}
+    into = {key: row_of(key, slot, horizon) for key, slot in own.items()}
+    into = {key: month for key, month in into.items() if month != key}
+    found: dict[CounterKey, Slot | None] = dict.fromkeys(into)
+    months = set(into.values())
+    for key, slot in by_day.items():
+        if key.session == FOLDED and (month := row_of(key, slot, horizon)) in months:
+            found[month] = grown(found.get(month), slot)
+    return found
 
 
 def _fit(rows: Mapping[CounterKey, Slot], room: Room) -> bool:

@@ -134,7 +134,7 @@ class Folding:
         try:
             is_news = is_new or plan.horizon != since  # maybe peers' rows alone tell so
             if is_news and plan.horizon != NOWHERE:
-                await run(folds.remember, plan.horizon)
+                await run(folds.remember, plan.horizon, plan.returned)
             if is_new and (gone := covered(known, beside, plan.horizon)):
                 await run(_drop, gone)
         except StorageError:  # what is not kept is not begun
