@@ -27,7 +27,7 @@ from meshnode.core.ledger.ledger import LEDGER, Diagnostics, DiagnosticsKey, Slo
 from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.ledger.marks import FOLDED
 from meshnode.core.ledger.regained import by_month, counters_of
-from meshnode.core.ledger.rollups import is_nothing
+from meshnode.core.ledger.rollups import is_nothing, ways_of
 from meshnode.core.periods import DAY_S
 from meshnode.node.ledger.beside import HELD_AT_ONCE, Beside
 from meshnode.node.ledger.folding import Folding
@@ -212,12 +212,17 @@ class Rolling:
     async def _folded(
         self, counters: Mapping[CounterKey, Slot], readers: Sequence[LedgerRow]
     ) -> Mapping[CounterKey, Slot]:
-        """Return the rows that tell of counters; those without a session are said already."""
+        """Return the rows that tell of counters; those without a session are said already.
+
+        A node that was killed between a roll-up and its flush has left rows that are in others.
+        """
         rows = await self.folding.fold(counters, min(len(readers), READERS_MAX))
         if not self.is_held:
             return {}
         out = self.folding.out()
-        said: dict[CounterKey, Slot | None] = dict.fromkeys(key for key in out if key not in rows)
+        gone = await asyncio.to_thread(_beyond, self._world.mesh.own.values(LEDGER), rows)
+        said: dict[CounterKey, Slot | None] = dict.fromkeys(gone)
+        said |= {into: rows[into] for key in gone for into in ways_of(key) if into in rows}
         folded = {key: slot for key, slot in rows.items() if key.session == FOLDED}
         said |= {k: slot for k, slot in folded.items() if out.get(k) != slot}
         if said:
@@ -354,6 +359,10 @@ class Rolling:
 
 def _records(row: LedgerRow) -> int:
     return row[1].records
+
+
+def _beyond(said: Mapping[bytes, bytes], rows: Mapping[CounterKey, Slot]) -> list[CounterKey]:
+    return [key for key in counters_of(said.items()) if key not in rows]
 
 
 def _months(rows: Mapping[bytes, bytes], now_s: float) -> list[dict[CounterKey, Slot]]:

@@ -20,7 +20,7 @@ from meshnode.core.ledger.ledger import (
     SlotKey,
 )
 from meshnode.core.ledger.marks import MARK
-from meshnode.core.ledger.rollups import SLOTS_KEPT_DAYS
+from meshnode.core.ledger.rollups import SLOTS_KEPT_DAYS, day_of
 from meshnode.core.periods import DAY_S, DayKey
 from meshnode.node.homes import persistence
 from meshnode.node.ledger import keeping, rolling
@@ -260,3 +260,20 @@ async def test_what_another_process_keeps_while_a_look_begins_is_said(node):
     other.close()
     assert len(statements) > 2
     assert node.said() == await node.on_disk_are() != {}
+
+
+async def test_what_a_kill_has_left_of_a_roll_up_is_said_no_more(node):
+    """The disk has the row of a day, and the feed those of its slots: both would count."""
+    await node.use("s", 4)
+    await node.use("t", 1)
+    await node.following.start([])
+    await node.looked_again()
+    before = node.said()
+    moved = [(key, day_of(key)) for key in before if key.session == "s"]
+    assert len(moved) == 4
+    await node.database.run(rollups.apply, moved)
+    async with node.following.counting():
+        await node.following._rolling.publish_all(await node.database.run(ledger.published))
+    assert node.said() == await node.on_disk_are()
+    assert sum(slot.records for slot in node.said().values()) == 5
+    assert len(node.said()) == 2
