@@ -165,14 +165,16 @@ def _add_reading(router: APIRouter, parts: Parts) -> None:
 def _add_sessions(router: APIRouter, parts: Parts) -> None:
     @router.get(
         MESH + "/alive",
-        **route("Sessions; those alive unless told.", "Sessions", 404, parameters=LIST_PARAMETERS),
+        **route(
+            "Sessions; those alive unless told.", "Sessions", 404, 409, parameters=LIST_PARAMETERS
+        ),
     )
     async def alive(request: Request) -> Response:
         return await _page(parts, request, "alive")
 
     @router.get(
         "/sessions",
-        **route("Sessions not ended, or lately.", "Sessions", 404, parameters=LIST_PARAMETERS),
+        **route("Sessions not ended, or lately.", "Sessions", 404, 409, parameters=LIST_PARAMETERS),
     )
     async def sessions(request: Request) -> Response:
         return await _page(parts, request, "")
