@@ -220,13 +220,15 @@ def covered(
     counters: Mapping[CounterKey, Slot], beside: Mapping[CounterKey, Slot], horizon: Horizon
 ) -> list[CounterKey]:
     """Return the rows without a session, as peers returned them, that say no more than is here."""
-    here = told(((k, s) for k, s in counters.items() if k.session != FOLDED), beside, horizon)
+    returned = {key: slot for key, slot in counters.items() if key.session == FOLDED}
+    if not returned:
+        return []
+    here = told(((k, s) for k, s in counters.items() if k not in returned), beside, horizon)
     found = []
-    for key, slot in counters.items():
-        if key.session == FOLDED:
-            into = row_of(key, slot, horizon)
-            if into in here and merged(here[into], slot) == here[into]:
-                found.append(key)
+    for key, slot in returned.items():
+        into = row_of(key, slot, horizon)
+        if into in here and merged(here[into], slot) == here[into]:
+            found.append(key)
     return found
 
 

@@ -26,11 +26,9 @@ from meshnode.core.ledger.folding import (
 from meshnode.core.ledger.ledger import LEDGER, DiagnosticsKey, Slot, grown
 from meshnode.core.ledger.ledger_rows import (
     key_to_row,
-    keys_begin,
     slot_from_row,
     slot_to_row,
 )
-from meshnode.core.ledger.marks import FOLDED
 from meshnode.core.ledger.regained import counters_of
 from meshnode.core.ledger.rollups import is_nothing, less
 from meshnode.store import counters, folds
@@ -49,7 +47,6 @@ AGAIN_S = 5.0  # before all is added up once more because something old has chan
 SHARE = 10  # of the time at most one part is spent on that
 FULL_OF_16 = 15  # parts of the room that are taken: sessions are left away at once
 MOVED_AT_ONCE = 500
-FOLDED_KEYS = tuple(keys_begin(FOLDED))
 
 Moving = tuple[bytes, "CounterKey", Slot]
 """A row that is out, and the row that tells what it says from now on."""
@@ -135,10 +132,11 @@ class Folding:
             is_news = is_new or plan.horizon != since  # maybe peers' rows alone tell so
             if is_news and plan.horizon != NOWHERE:
                 await run(folds.remember, plan.horizon, plan.returned)
-            if is_new and (gone := covered(known, beside, plan.horizon)):
+            if is_new and (gone := await asyncio.to_thread(covered, known, beside, plan.horizon)):
                 await run(_drop, gone)
         except StorageError:  # what is not kept is not begun
-            plan = Plan(since, told(known.items(), beside, since), has_room=False)
+            rows = await asyncio.to_thread(told, known.items(), beside, since)
+            plan = Plan(since, rows, has_room=False)
             self._is_new = is_new
         self.horizon, self.has_room = plan.horizon, plan.has_room
         rows = dict(plan.rows)
@@ -146,12 +144,6 @@ class Folding:
             if key in rows:
                 rows[key] = less(rows[key], slot)
         return rows
-
-    def out(self) -> dict[CounterKey, Slot]:
-        """Return the rows without a session that are out."""
-        own = self._world.mesh.own
-        keys = [key for key in own.keys(LEDGER) if key.startswith(FOLDED_KEYS)]
-        return counters_of((key, own.latest(LEDGER, key) or b"") for key in keys)
 
     async def _move(self) -> dict[CounterKey, Slot]:
         """Let rows that are out leave into those without a session, some in each flush.

@@ -219,8 +219,9 @@ class Rolling:
         rows = await self.folding.fold(counters, min(len(readers), READERS_MAX))
         if not self.is_held:
             return {}
-        out = self.folding.out()
-        gone = await asyncio.to_thread(_beyond, self._world.mesh.own.values(LEDGER), rows)
+        feed = self._world.mesh.own.values(LEDGER)
+        out = await asyncio.to_thread(counters_of, feed.items())
+        gone = [key for key in out if key not in rows]
         said: dict[CounterKey, Slot | None] = dict.fromkeys(gone)
         said |= {into: rows[into] for key in gone for into in ways_of(key) if into in rows}
         folded = {key: slot for key, slot in rows.items() if key.session == FOLDED}
@@ -359,10 +360,6 @@ class Rolling:
 
 def _records(row: LedgerRow) -> int:
     return row[1].records
-
-
-def _beyond(said: Mapping[bytes, bytes], rows: Mapping[CounterKey, Slot]) -> list[CounterKey]:
-    return [key for key in counters_of(said.items()) if key not in rows]
 
 
 def _months(rows: Mapping[bytes, bytes], now_s: float) -> list[dict[CounterKey, Slot]]:
