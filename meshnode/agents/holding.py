@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from meshnode.agents.clients import Reply
 
 HALT_S = 2.0  # for all to stop; then all are let go: who waits for a device stops only later
+LOOKS_MIN = (
+    5  # before that, at who forks: the supervisor itself may have had no processor meanwhile
+)
 AGAIN_S, AGAIN_S_MAX = 5.0, 60.0  # before a tree that did not stand still again is tried once more
 TERM_WAIT_S = 1.0  # at least, after TERM, for a tree to end; then it is reported, or stopped again
 
@@ -69,17 +72,19 @@ class Halt(_Tree):
         """`again`: what has stopped the tree already, and knows who had stood still before that."""
         super().__init__(session_id, roots, reach)
         self._give_up_at_s = now_s + HALT_S
+        self._looks = 0
         self.sent: set[tree.Identity] = again.sent if again else set()
         self.stood: set[tree.Identity] = again.stood if again else set()
 
     def step(self, now_s: float) -> Halted | None:
         """Look once, and stop whoever runs; returns the result when it is over."""
         there = self._there()
+        self._looks += 1
         fresh, self._found = there - self._found, there
         running = [one for one in there if one in fresh or not tree.is_stopped(one)]
         if not running:
             return Halted(len(there), ())
-        if now_s >= self._give_up_at_s:
+        if now_s >= self._give_up_at_s and self._looks >= LOOKS_MIN:
             let_go(self._session_id, self._roots | there, self._reach, self.stood)
             return Halted(len(there), tuple(sorted(one.pid for one in running)))
         for one in fresh:

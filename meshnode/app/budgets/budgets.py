@@ -91,6 +91,7 @@ class BudgetDesk:
         self._looked_at_s = 0.0
         self._priced_at_s = float("-inf")  # when the price lists were looked at
         self._stale = asyncio.Event()
+        withholding.judge_again = self._stale.set
         self._patience = Patience(clock.steady_s(), UNHEARD_S)
         self._caught_up = False  # once since the start: who is cut off later acts on what it knows
         self._latches = Latches()
@@ -286,7 +287,7 @@ class BudgetDesk:
         if ready_s["kill"] <= 0:
             self._patience.looked()
         heard, live, done = self._heard(), self._live(), self._withholding.done()
-        left_s = LOOK_AGAIN_S
+        left_s = min(LOOK_AGAIN_S, self._withholding.left_s())
         for one in self._in_force():
             verdict = self._judge(one, heard)
             due = holds(one, self._windows[one.budget_id], verdict, live, done)

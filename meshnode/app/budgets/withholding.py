@@ -7,7 +7,8 @@ is asked again at that very moment. What could not be done is tried again, and t
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, NamedTuple
 
 from meshnode.app.sessions.done import Done
 from meshnode.app.sessions.holding import Holding
@@ -27,13 +28,23 @@ if TYPE_CHECKING:
     Key = tuple[bytes, str]
 
 AT_ONCE = 16  # trees that are being stopped
-AGAIN_S = 30.0  # after what could not be done
+AGAIN_S, AGAIN_S_MAX = 1.0, 30.0  # after what could not be done; each time twice as long
 TOLD_CHARS_MAX = 200  # of a reason, beside its session
 WORDS = {"suspend": "suspended", "kill": "killed"}
 
 
+class _Later(NamedTuple):
+    """When to try again, and how long to wait if that fails, too."""
+
+    at_s: float
+    pause_s: float
+
+
 class Withholding:
-    """Carries holds out; `tell` puts them into the log, `calls_for` says what a hold is by now."""
+    """Carries holds out; `tell` puts them into the log, `calls_for` says what a hold is by now.
+
+    One that is not called for at that moment, as sums are being made anew, is to be judged again.
+    """
 
     def __init__(
         self,
@@ -50,8 +61,9 @@ class Withholding:
         self._spawn = spawn
         self._tell = tell
         self.calls_for: Callable[[Hold], str] = lambda one: one.action
+        self.judge_again: Callable[[], None] = lambda: None
         self._taken: set[Key] = set()
-        self._not_before_s: dict[Key, float] = {}
+        self._later: dict[Key, _Later] = {}
         self._room = asyncio.Semaphore(AT_ONCE)
 
     def restore(self, done: Iterable[Key]) -> None:
@@ -61,7 +73,13 @@ class Withholding:
     def done(self) -> set[Key]:
         """Return what is done, under way, or to be tried later."""
         now_s = self._clock.steady_s()
-        return self._taken | {key for key, at_s in self._not_before_s.items() if at_s > now_s}
+        return self._taken | {key for key, later in self._later.items() if later.at_s > now_s}
+
+    def left_s(self) -> float:
+        """How long until something is to be tried again; infinite if nothing is."""
+        now_s = self._clock.steady_s()
+        times = (later.at_s for later in self._later.values() if later.at_s > now_s)
+        return min(times, default=math.inf) - now_s
 
     def carry_out(self, holds: Iterable[Hold]) -> None:
         """Begin what is due."""
@@ -73,7 +91,7 @@ class Withholding:
         """Forget what was done in windows that are over."""
         current = set(keys)
         self._taken = {key for key in self._taken if key[0] in current}
-        self._not_before_s = {k: at_s for k, at_s in self._not_before_s.items() if k[0] in current}
+        self._later = {key: later for key, later in self._later.items() if key[0] in current}
 
     async def _hold(self, one: Hold) -> None:
         async with self._room:
@@ -88,10 +106,10 @@ class Withholding:
             except MeshError as error:
                 done = Done("failed", error.message)
             if done is None or done.outcome in {"waits", "failed"}:
-                self._later(one, done)
+                self._put_off(one, done)
                 return
             await self._book.finish(one.key, done.outcome)
-            self._not_before_s.pop(one.key, None)
+            self._later.pop(one.key, None)
             if done.outcome == "applied":
                 told = f"{b32(one.allowance.budget_id)} {WORDS[one.action]} {_named(one)}"
                 await self._sessions.note_order(one.session.session_id, told)
@@ -110,13 +128,16 @@ class Withholding:
         whose = f"by {_named(one)}"
         return await self._sessions.kill(record, b32(one.key[0]), {}, by, whose)
 
-    def _later(self, one: Hold, done: Done | None) -> None:
+    def _put_off(self, one: Hold, done: Done | None) -> None:
         self._taken.discard(one.key)
         if done is None:
+            self.judge_again()
             return
-        is_first = one.key not in self._not_before_s
-        self._not_before_s[one.key] = self._clock.steady_s() + AGAIN_S
-        if is_first:
+        before = self._later.get(one.key)
+        pause_s = before.pause_s if before else AGAIN_S
+        at_s = self._clock.steady_s() + pause_s
+        self._later[one.key] = _Later(at_s, min(2 * pause_s, AGAIN_S_MAX))
+        if before is None:
             self._tell(one, done)
 
 

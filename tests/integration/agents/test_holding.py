@@ -11,7 +11,7 @@ from integration.agents.watched import ECHO, STUBBORN, WAIT, a_node, stopped
 from integration.attacks.supervised import until
 
 from meshnode.agents import tree
-from meshnode.agents.holding import AGAIN_S_MAX, HALT_S, Halt, Halted, Stillness, let_go
+from meshnode.agents.holding import AGAIN_S_MAX, HALT_S, LOOKS_MIN, Halt, Halted, Stillness, let_go
 from meshnode.core.commands.steers import Instruction
 from meshnode.core.errors import RefusedError, UnreachableError
 
@@ -379,6 +379,16 @@ def test_a_tree_that_did_not_stand_still_again_is_tried_until_it_does(stillness,
         assert not stands(stillness, 27.0)
     assert 0 < stillness.left_s(37.0) <= AGAIN_S_MAX
     assert stands(stillness, 37.0 + AGAIN_S_MAX)
+
+
+def test_a_supervisor_that_had_no_processor_for_long_still_looks_before_it_lets_go(
+    stranger, monkeypatch
+):
+    halt = Halt("no-such-session", [tree.identity_of(stranger.pid)], now_s=0.0)
+    with monkeypatch.context() as blind:
+        blind.setattr(tree, "is_stopped", lambda _: False)
+        assert [halt.step(100.0) for _ in range(LOOKS_MIN - 1)] == [None] * (LOOKS_MIN - 1)
+        assert halt.step(100.0).running == (stranger.pid,)
 
 
 def test_a_tree_of_which_one_does_not_stop_is_let_go_whole(stranger, monkeypatch):

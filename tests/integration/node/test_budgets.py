@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from viewing import IDS
 
 from meshnode.app.budgets.budgets import LOOK_AGAIN_S
-from meshnode.app.budgets.withholding import AGAIN_S
+from meshnode.app.budgets.withholding import AGAIN_S, AGAIN_S_MAX
 from meshnode.app.sessions.opening import Opening
 from meshnode.core.commands.standing import SETTLE_S
 from meshnode.core.control.settings import Budget, Terms
@@ -222,17 +222,37 @@ async def test_a_price_that_comes_later_holds_who_has_spent_already(node, monkey
     assert (node.actions, (await node.budget()).amount) == ([("suspend", "worker")], 10**6)
 
 
-async def test_an_agent_that_cannot_be_stopped_is_tried_again_and_told_once(node):
+async def test_an_agent_that_cannot_be_stopped_is_tried_again_ever_later_and_told_once(node):
     record = node.run()
     node.set(DAY)
     node.use(HERE, record.session_id, 1000)
     node.agents.fault = RefusedError("a process waits for a device")
     await node.settle()
-    await node.settle(AGAIN_S + 1)
+    pauses = []
+    for _ in range(7):
+        left_s = node.desk.look()
+        pauses.append(left_s)
+        await node.settle(left_s)
     assert [done.outcome for _, done in node.held] == ["waits"]
+    assert pauses == [AGAIN_S * 2**tried for tried in range(5)] + [AGAIN_S_MAX, AGAIN_S_MAX]
     node.agents.fault = None
-    await node.settle(AGAIN_S + 1)
+    await node.settle(AGAIN_S_MAX)
     assert [done.outcome for _, done in node.held] == ["waits", "applied"]
+
+
+async def test_a_hold_that_meets_sums_being_made_anew_is_judged_again_at_once(node):
+    calls_for, unknown = node.withholding.calls_for, [""]
+    node.withholding.calls_for = lambda one: unknown.pop() if unknown else calls_for(one)
+    record, found = node.run(), asyncio.Event()
+    node.set(DAY)
+    node.use(HERE, record.session_id, 1000)
+    node.clock.now_s += SETTLE_S
+    found.set()
+    looking = asyncio.get_running_loop().create_task(node.desk.run(found))
+    async with asyncio.timeout(WAIT_S):  # nothing else comes before LOOK_AGAIN_S
+        await node.agents.reached.wait()
+    looking.cancel()
+    assert (unknown, record.session_id in node.agents.suspended) == ([], True)
 
 
 async def test_a_look_that_fails_is_not_the_last_one(node, monkeypatch):
