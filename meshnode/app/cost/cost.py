@@ -20,7 +20,7 @@ from meshnode.core.ledger.counts import DAYS, MONTHS, SLOTS, packed, unpacked
 from meshnode.core.ledger.ledger import Buckets, Diagnostics, SlotKey
 from meshnode.core.ledger.marks import session_in, unmarked
 from meshnode.core.ledger.tiers import tier_parts
-from meshnode.core.periods import DAY_S, DayKey
+from meshnode.core.periods import DAY_S, DayKey, MonthKey
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -209,6 +209,19 @@ def cost(
             packed(slot),
         )
     return finished(adding.answer(names))
+
+
+def are_priced_alike(rows: Iterable[OwnedSlot], prices: Prices) -> bool:
+    """Whether no price changes within a row, so that what it adds up would cost the same."""
+    rated, units = Rated(prices), set[Unit]()
+    for row in rows:
+        key = row.key
+        if isinstance(key, MonthKey):
+            return False  # most likely: prices change every few months
+        if isinstance(key, DayKey):
+            what = Combination(key.model, row.slot.provider, unmarked(key.tier))
+            units.add(Unit(what, key.start_s))
+    return all(rated.is_alike(what, int(day_s)) for what, day_s in units)
 
 
 def _kind(key: CounterKey) -> int:

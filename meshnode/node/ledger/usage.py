@@ -241,15 +241,9 @@ class Usage:
 
     def answer(self, wanted: Wanted, asked: Asked) -> dict[str, Any]:
         """Sum what was read, as `cost` does; raises UsageError for an unknown grouping or zone."""
-        from meshnode.app.cost.cost import OwnedSlot, cost  # noqa: PLC0415 - see `_load`
+        from meshnode.app.cost.cost import OwnedSlot, are_priced_alike, cost  # noqa: PLC0415 - see `_load`
         from meshnode.app.cost.cutting import BLOCK, CostQuery  # noqa: PLC0415 - as above
 
-        slots = self._all_slots() if wanted.is_all_sources else self._slots_of(wanted)
-        rows = [
-            OwnedSlot(HERE, HERE, key, slot)
-            for key, slot in slots
-            if slot.records and wanted.session in (None, *names_in(key.session, key.tier))
-        ]
         since_s, until_s = _seconds(asked.since), _seconds(asked.until)
         query = CostQuery(
             asked.by,
@@ -259,19 +253,41 @@ class Usage:
             prices_at_s=_seconds(asked.prices_at),
             most=asked.most,
         )
+
+        def owned(slots: Iterable[tuple[CounterKey, Slot]]) -> list[OwnedSlot]:
+            return [
+                OwnedSlot(HERE, HERE, key, slot)
+                for key, slot in slots
+                if slot.records and wanted.session in (None, *names_in(key.session, key.tier))
+            ]
+
+        may_be_coarse = BLOCK not in asked.by and self._is_all_there_is(wanted)
+        is_counted = wanted.is_all_sources or may_be_coarse
+        rows = owned(self._all_slots() if is_counted else self._slots_of(wanted))
         blocks = None
         if BLOCK in asked.by:
             from meshnode.node.ledger.blocks import Blocks  # noqa: PLC0415 - rarely needed
 
             blocks = Blocks(query, rows)
             query = blocks.query
-        found = cost(rows, self._diagnostics(wanted), query, self._prices)
+        diagnostics = self._diagnostics(wanted)
+        found = cost(rows, diagnostics, query, self._prices)
+        if may_be_coarse and not (found.tz_exact and are_priced_alike(rows, self._prices)):
+            found = cost(owned(self._slots_of(wanted)), diagnostics, query, self._prices)
         answer = _plain(found)
         if blocks:
             answer |= blocks.told(found, answer, self._now_s(), partial(self._ends, wanted))
         if not wanted.is_all_sources:
             answer["notes"] += self._dropped(since_s, BLOCKS_DROPPED if blocks else DROPPED)
         return answer
+
+    def _is_all_there_is(self, wanted: Wanted) -> bool:
+        """Whether what sources or paths name is all that was ever recorded: counters tell of it."""
+        if wanted.is_all_sources:
+            return False  # none is named
+        is_wanted = self._is_wanted(wanted)
+        files = self._database.run_now(usage_log.files)
+        return all(is_wanted(*one) for one in files) and not self._dropped(None, DROPPED)
 
     def _dropped(self, since_s: float | None, said: str) -> list[str]:
         """Say from when records are kept, if what was asked for may begin before."""

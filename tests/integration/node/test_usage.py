@@ -20,7 +20,7 @@ from meshnode.core.keys import Signed
 from meshnode.core.ledger.checkpoints import CHECKPOINT
 from meshnode.ingest.reading import SourceConfig
 from meshnode.node.ledger.usage import Asked, Usage, Wanted
-from meshnode.store import checkpoints
+from meshnode.store import checkpoints, usage_log
 from meshnode.store.database import Database
 
 pytestmark = pytest.mark.integration
@@ -223,3 +223,44 @@ def test_what_is_off_with_prices_is_told_until_it_is_mended(home: Home, log: Pat
         usage.read(source)
         usage.answer(Wanted(), Asked())
         assert [one.partition(":")[0] for one in usage.faults] == ["config.yaml"]
+
+
+PRICES = """prices:
+  - {model: m, input: 1, output: 1, effective_until: 2026-08-01T12:00:00Z}
+  - {model: m, input: 5, output: 5, effective_from: 2026-08-01T12:00:00Z}
+"""
+
+
+@pytest.mark.parametrize(
+    ("asked", "prices", "is_finer"),
+    [
+        (Asked(("day",)), "prices: []", False),
+        (Asked(("model",)), "prices: []", False),
+        (Asked(("day",)), PRICES, True),
+        (Asked(("hour",)), "prices: []", True),
+        (Asked(("day",), tz="Asia/Kolkata"), "prices: []", True),
+        (Asked(("day",), since="2026-08-01T11:00:00Z"), "prices: []", True),
+    ],
+)
+def test_a_path_that_has_all_there_is_costs_what_its_records_do(
+    home: Home, tmp_path: Path, monkeypatch, asked: Asked, prices: str, is_finer: bool
+):
+    log, other = tmp_path / "access.log", tmp_path / "other.log"
+    hours = enumerate(("02", "10", "20"))
+    log.write_text("".join(line(f"r{n}", at=f"2026-08-01T{h}:00:00Z") for n, h in hours))
+    other.write_text(line("r9"))
+    home.path.mkdir(mode=0o700)
+    home.prices.write_text(prices)
+    added_up, wanted = [], Wanted(paths=(str(log),))
+    slots_where = usage_log.slots_where
+    monkeypatch.setattr(
+        usage_log, "slots_where", lambda *words: added_up.append(words) or slots_where(*words)
+    )
+    with Usage(home, lambda: NOVEMBER_S) as usage:
+        usage.read(SourceConfig("higress", str(log)))
+        found = usage.answer(wanted, asked)
+        assert bool(added_up) == is_finer
+        usage.read(SourceConfig("higress", str(other)))
+        added_up.clear()
+        assert usage.answer(wanted, asked) == found
+        assert added_up
