@@ -1,19 +1,24 @@
 """Whoever had a log session, and whenever somebody says so: totals stay, over a lost disk too."""
 
 import sqlite3
+from collections import Counter
 from contextlib import closing
+from functools import partial
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
-from property.test_rolled_ledgers import READER, START_S, Rolled
+from property.test_folded_ledgers import Folded
+from property.test_rolled_ledgers import READER, START_S, Rolled, sums
 from usage_records import usage_record
 
-from meshnode.core.ledger.ledger import Batch, Buckets, Diagnostics, Slot
+from meshnode.core.ledger.ledger import LEDGER, Batch, Buckets, Diagnostics, Slot
 from meshnode.core.ledger.log_sessions import LogSession, Whose
-from meshnode.core.ledger.marks import session_in
+from meshnode.core.ledger.marks import FOLDED, session_in
+from meshnode.core.ledger.regained import counters_of
 from meshnode.core.periods import DAY_S
 from meshnode.store import counters, ledger, log_sessions, rollups
 from meshnode.store.migrations import migrate
@@ -42,6 +47,33 @@ Had.TestCase.settings = settings(max_examples=100, stateful_step_count=25)
 TestTotalsStayWhoeverHadALogSession = Had.TestCase
 
 
+class HadAndFolded(Had, Folded):
+    """The feed has no room for all of it: whose it was is told in rows without sessions."""
+
+    def owner(self, session: str, consumer: str) -> str:
+        """Say what a transcript does: nothing."""
+        return ""
+
+    def grouped(self, rows: Any) -> dict[tuple, sums]:
+        """Add up whoever it was: a log that is read again after a lost disk is nobody's."""
+        found: dict[tuple, sums] = {}
+        for (month, model, tier, _), counts in super().grouped(rows).items():
+            held = found.get((month, model, tier), (0,) * len(counts))
+            found[month, model, tier] = tuple(map(sum, zip(held, counts, strict=True)))
+        return found
+
+    def by_day(self, rows: Any) -> dict[tuple, int]:
+        """Add up by day, whoever it was."""
+        found: Counter[tuple] = Counter()
+        for group, records in super().by_day(rows).items():
+            found[group[:-1]] += records
+        return found
+
+
+HadAndFolded.TestCase.settings = settings(max_examples=50, stateful_step_count=25)
+TestTotalsStayWhereTheFeedHasNoRoom = HadAndFolded.TestCase
+
+
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("late", [0.0, 0.5])
 @pytest.mark.parametrize("then", ["", "m", "n"])
@@ -66,6 +98,31 @@ def test_what_sessions_of_the_mesh_had_and_a_disk_has_lost_is_counted_once(
         step()
         ledger.nothing_is_lost_and_nothing_counts_twice()
         ledger.groups_add_up()
+    ledger.teardown()
+
+
+@pytest.mark.parametrize("had_by", ["m", "mn"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("late", [0.0, 0.5, 1.0])
+def test_so_is_what_was_told_without_its_session(had_by: str, share: float, late: float):
+    """Whether logs are read again before what peers have returned is there, or after."""
+    ledger = HadAndFolded()
+    for session in had_by:
+        ledger.have("a", session * 26, 30 if session == "m" else 20, 10)
+    for days in range(12, 30):
+        ledger.record([days] * 3, "a", "m", 5, "x")
+        ledger.record([days], "b", "m", 5, "x")
+    ledger.fold(4)
+    before = ledger.shown()
+    rows = counters_of(ledger.feed.values(LEDGER).items())
+    owners = {slot.owner for key, slot in rows.items() if key.session == FOLDED}
+    assert owners == {"", "olga"}
+    ledger.lose_the_disk(Random(1), share, late)
+    for step in (ledger.read_all_again, ledger.roll_all_up, partial(ledger.fold, 4)):
+        step()
+        ledger.nothing_is_lost_and_nothing_counts_twice()
+        ledger.groups_add_up()
+        assert ledger.shown() == before
     ledger.teardown()
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from meshnode.core.ledger.ledger import Slot, grown, merged
+from meshnode.core.ledger.ledger import Buckets, Slot, grown, merged
 from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.ledger.marks import FOLDED, fitting, mark_of, marked, unmarked
 from meshnode.core.ledger.rollups import DAYS_KEPT_MONTHS, is_nothing, less, month_of
@@ -38,6 +38,7 @@ class Horizon(msgspec.Struct, frozen=True):
 
 
 NOWHERE = Horizon()
+NONE = Slot(0, Buckets())
 
 
 class Room(msgspec.Struct, frozen=True):
@@ -92,12 +93,44 @@ def told(
         elif not is_nothing(slot):
             into = row_of(key, slot, horizon)
             folded[into] = grown(folded.get(into), slot)
-    for key, slot in _by_row(beside, horizon).items():
-        if key in folded:
-            folded[key] = less(folded[key], slot)
+    leave_to(folded, returned)
+    _leave_out(folded, _by_row(beside, horizon))
     for key, slot in returned.items():
         folded[key] = merged(slot, folded.get(key, slot))
     return found | {key: slot for key, slot in folded.items() if not is_nothing(slot)}
+
+
+def _leave_out(folded: dict[CounterKey, Slot], others: Mapping[CounterKey, Slot]) -> None:
+    """Take from rows what other nodes say of the same."""
+    leave_to(folded, others)
+    for key, slot in others.items():
+        if key in folded:
+            folded[key] = less(folded[key], slot)
+
+
+def leave_to(rows: dict[CounterKey, Slot], claims: Mapping[CounterKey, Slot]) -> None:
+    """Take from rows without a session that are nobody's what is told elsewhere as somebody's.
+
+    Which session of the mesh had a log is lost with the disk that knew it: read again, the log is
+    nobody's, and would be counted beside what peers have returned of it.
+    """
+    lacking: dict[tuple[object, ...], Slot] = {}
+    for key, slot in claims.items():
+        if key.session == FOLDED and (slot.agent or slot.owner):
+            group = _group_of(key, slot)
+            more = less(slot, rows[key]) if key in rows else slot
+            lacking[group] = grown(lacking.get(group), more)
+    if not lacking:
+        return
+    for key, slot in rows.items():
+        if key.session == FOLDED and not (slot.agent or slot.owner):
+            more = lacking.get(_group_of(key, slot), NONE)
+            rows[key] = less(slot, more)
+
+
+def _group_of(key: CounterKey, slot: Slot) -> tuple[object, ...]:
+    """Return what rows have in common that are told apart by whose they are alone."""
+    return key.start_s, key.end_s, key.model, unmarked(key.tier), slot.project, slot.provider
 
 
 def _by_row(rows: Mapping[CounterKey, Slot], horizon: Horizon) -> dict[CounterKey, Slot]:
@@ -224,6 +257,7 @@ def covered(
     if not returned:
         return []
     here = told(((k, s) for k, s in counters.items() if k not in returned), beside, horizon)
+    leave_to(here, _by_row(returned, horizon))
     found = []
     for key, slot in returned.items():
         into = row_of(key, slot, horizon)

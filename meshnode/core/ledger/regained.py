@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshnode.core.errors import PeerError
-from meshnode.core.ledger.folding import NOWHERE, added_up, covering
+from meshnode.core.ledger.folding import NOWHERE, added_up, covering, leave_to
 from meshnode.core.ledger.ledger import LEDGER, DiagnosticsKey, merged
 from meshnode.core.ledger.ledger_rows import (
     key_from_row,
@@ -19,7 +19,7 @@ from meshnode.core.ledger.ledger_rows import (
     slot_to_row,
 )
 from meshnode.core.ledger.marks import FOLDED
-from meshnode.core.ledger.rollups import levelled, month_key_of, summed
+from meshnode.core.ledger.rollups import is_nothing, levelled, month_key_of, summed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -48,12 +48,15 @@ def joined_rows(
     one, other = (added_up(side, horizon) for side in (one, other))
     moved = levelled(one, other)
     mine, lost = summed(one, moved), summed(other, moved)
+    leave_to(mine, lost)
     gone = before - mine.keys() - lost.keys()
     said: dict[bytes, bytes | None] = dict.fromkeys(map(key_to_row, gone))
     joined = {key for key in mine.keys() | lost.keys() if key.session == FOLDED}
     for key in joined | mine.keys() & lost.keys() | set(moved.values()):
         sides = [side[key] for side in (mine, lost) if key in side]
-        said[key_to_row(key)] = slot_to_row(merged(sides[0], sides[-1]))
+        slot = merged(sides[0], sides[-1])
+        is_left = key.session == FOLDED and is_nothing(slot)
+        said[key_to_row(key)] = None if is_left else slot_to_row(slot)
     return said
 
 

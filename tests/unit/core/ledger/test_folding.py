@@ -1,5 +1,8 @@
 """What is told without its session: which rows, how far back, and never whose it is."""
 
+from collections import Counter
+
+import msgspec
 import pytest
 
 from meshnode.core.ledger.folding import (
@@ -154,6 +157,33 @@ def test_what_others_say_of_such_rows_is_left_out_and_no_more():
     here = dict.fromkeys(keys, one())
     assert records(plan(here, beside={row: Slot(2, Buckets(2))}).rows) == 1
     assert records(plan(here, beside={row: Slot(9, Buckets(9))}).rows) == 0
+
+
+@pytest.mark.parametrize("read_again", [4, 5, 2])
+@pytest.mark.parametrize("told_by", ["peers", "the node whose place this one takes"])
+def test_logs_whose_sessions_a_lost_disk_knew_are_not_counted_as_nobodys_too(told_by, read_again):
+    horizon = Horizon(DAY - 1)
+    nobodys = msgspec.structs.replace(one(), agent="")
+    keys = [slot_of(f"s{number}", DAY - 9) for number in range(6)]
+    returned = {row_of(keys[0], one("olga"), horizon): Slot(3, Buckets(3), "agent", "olga")}
+    returned |= {row_of(keys[0], nobodys, horizon): Slot(1, Buckets(1))}
+    returned = {
+        key: msgspec.structs.replace(slot, project="project", provider="provider")
+        for key, slot in returned.items()
+    }
+    here = dict.fromkeys(keys[:read_again], nobodys)
+    other = msgspec.structs.replace(nobodys, project="another")  # which none of that can be
+    here |= {slot_of("elsewhere", DAY - 9): other}
+    if told_by == "peers":
+        found, known = told({**here, **returned}.items(), {}, horizon), 4
+    else:
+        found, known = told(here.items(), returned, horizon), 0
+    by_owner = Counter()
+    for slot in found.values():
+        by_owner[slot.owner, slot.project] += slot.records
+    assert by_owner["", "another"] == 1
+    assert by_owner.total() == 1 + known + max(0, read_again - 4)
+    assert by_owner["olga", "project"] == (3 if told_by == "peers" else 0)
 
 
 def test_a_horizon_is_as_late_as_a_row_of_any_month_needs():
