@@ -153,9 +153,9 @@ class Room:
         return ""
 
     def share(self, table: str) -> Share:
-        """Return what a table has, and may have; not of one of LAST."""
+        """Return what a table has, and may have beside all others; not of one of LAST."""
         rows, bytes_ = (
-            min(of.one, of.common - _common(counted) + counted[table])
+            max(0, min(of.one, of.common - counted.total() + counted[table]))
             for of, counted in ((self._of_rows, self._rows), (self._of_bytes, self._bytes))
         )
         return Share(self._rows[table], self._bytes[table], rows, bytes_)

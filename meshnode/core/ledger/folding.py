@@ -257,13 +257,12 @@ def covered(
     if not returned:
         return []
     here = told(((k, s) for k, s in counters.items() if k not in returned), beside, horizon)
-    leave_to(here, _by_row(returned, horizon))
-    found = []
-    for key, slot in returned.items():
-        into = row_of(key, slot, horizon)
-        if into in here and merged(here[into], slot) == here[into]:
-            found.append(key)
-    return found
+    rows = _by_row(returned, horizon)
+    leave_to(here, rows)
+    gone = {
+        key for key, slot in rows.items() if key in here and merged(here[key], slot) == here[key]
+    }
+    return [key for key, slot in returned.items() if row_of(key, slot, horizon) in gone]
 
 
 def advanced(

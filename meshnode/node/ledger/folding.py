@@ -124,10 +124,7 @@ class Folding:
         since, beside = await run(folds.horizon), await run(folds.beside)
         share = self._world.mesh.own.share(LEDGER)
         room = Room(max(0, share.rows_max - others), share.bytes_max)
-        began_s = self._clock.steady_s()
         plan = await asyncio.to_thread(planned, known, beside, since, now_s, room)
-        took_s = self._clock.steady_s() - began_s
-        self._next_s = began_s + max(AGAIN_S, SHARE * took_s)
         try:
             is_news = is_new or plan.horizon != since  # maybe peers' rows alone tell so
             if is_news and plan.horizon != NOWHERE:
@@ -144,6 +141,10 @@ class Folding:
             if key in rows:
                 rows[key] = less(rows[key], slot)
         return rows
+
+    def rest(self, began_s: float) -> None:
+        """Let others have most of the time until all is added up anew, which began at a time."""
+        self._next_s = began_s + max(AGAIN_S, SHARE * (self._clock.steady_s() - began_s))
 
     async def _move(self) -> dict[CounterKey, Slot]:
         """Let rows that are out leave into those without a session, some in each flush.

@@ -193,7 +193,7 @@ class Rolling:
         Where it does not fit, sessions are left away. Of readers, those are said that have counted
         most; there is one for each path ever named.
         """
-        self.all_said = True
+        self.all_said, began_s = True, self._clock.steady_s()
         rows = list(rows)
         readers = [row for row in rows if isinstance(row[1], Diagnostics)]
         readers.sort(key=_records, reverse=True)
@@ -206,6 +206,7 @@ class Rolling:
             rows = [*(await self._folded(counters, readers)).items(), *readers]
         await in_pieces(self._saying(row for row in rows if row[0] not in beyond))
         self.folding.may_help = self.folding.has_room and self.all_said
+        self.folding.rest(began_s)
         if self.all_said:
             self._alarms.clear(FULL)
 

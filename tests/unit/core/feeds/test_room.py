@@ -43,6 +43,19 @@ def test_a_ledger_leaves_room_to_others_and_all_leave_some_to_sessions(size: int
         assert not room.refusal(table, growth_of(table, [(key, None, 16 << 10)]))
 
 
+@pytest.mark.parametrize("others", [0, 500, 4000, 19_000])
+@pytest.mark.parametrize("table", [REGISTRY, SESSIONS])
+def test_a_share_is_what_a_table_can_have_beside_others(others: int, table: str):
+    room = Room(Limits())
+    for number in range(others):
+        more = Growth(1, 100, {number % 256: 148})
+        if not room.refusal(table, more):
+            room.add(table, more)
+    told = room.share(LEDGER)
+    assert rows_until_full(room, LEDGER, 100) == told.rows_max
+    assert room.share(LEDGER)[:2] == (told.rows_max, 100 * told.rows_max)
+
+
 def test_a_session_that_is_there_may_say_how_it_ended_and_no_other_takes_that_room():
     room = Room(Limits())
     for table in (LEDGER, REGISTRY):

@@ -151,6 +151,17 @@ def test_of_what_peers_have_returned_and_what_is_counted_the_larger_is_told():
         assert gone == ([row] if returned == 2 else [])
 
 
+def test_days_that_peers_have_returned_are_part_of_what_is_here_only_together():
+    month = month_start_s(600) // DAY_S
+    keys = [slot_of(f"s{number}", month + 1) for number in range(4)]
+    by_day = [row_of(slot_of("s", month + day), one(), Horizon(month + 40)) for day in (1, 2)]
+    three = msgspec.structs.replace(one(), records=3, usage=Buckets(3))
+    counters = dict.fromkeys(keys, one()) | dict.fromkeys(by_day, three)
+    horizon = Horizon(month + 40, 601)
+    assert records(told(counters.items(), {}, horizon)) == 6
+    assert covered(counters, {}, horizon) == []
+
+
 def test_what_others_say_of_such_rows_is_left_out_and_no_more():
     keys = [slot_of(f"s{number}", DAY - 9) for number in range(3)]
     row = row_of(keys[0], one(), Horizon(DAY - 1))
