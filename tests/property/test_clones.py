@@ -1,5 +1,7 @@
 """Of two processes with one key one goes on, and it is not the copy of a home that runs."""
 
+from contextlib import suppress
+from copy import deepcopy
 from random import Random
 
 import pytest
@@ -138,3 +140,39 @@ def test_of_two_that_were_started_from_one_disk_one_gives_way_soon(seed, story):
     beside(walk, rivals, relays, turns=20)
     assert sorted(one.own.cloned for one in rivals) == [False, True]
     assert relays[0].held.head_of(before.id).epoch <= 12
+
+
+def resumed(node: Node) -> Node:
+    """Copy a process with its memory, as a snapshot of a virtual machine is."""
+    return deepcopy(node, {id(node.key): node.key})
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_machine_that_is_reverted_again_and_again_is_heard_each_time(seed):
+    walk, owner, relays = begun(seed)
+    for number, node in enumerate([owner, *(resumed(owner) for _ in range(3))]):
+        walk.nodes, walk.wire = [node, *relays], []
+        for _ in range(3):  # at the first it learns what it has published since
+            node.own.write("notes", b"now", b"%d" % number)
+            walk.flush(node)
+            with suppress(AssertionError):
+                walk.calm()
+        assert not node.own.cloned
+        for relay in relays:
+            assert values(relay.held.replicas[node.id].rows) == values(node.own.rows)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_of_two_that_were_resumed_from_one_memory_one_gives_way(seed):
+    walk, owner, relays = begun(seed)
+    twin = resumed(owner)
+    for _ in range(3):
+        with suppress(AssertionError):  # both may still speak
+            beside(walk, [owner, twin], relays, turns=20)
+    assert [owner.own.cloned, twin.own.cloned].count(True) == 1
+    (node,) = (one for one in (owner, twin) if not one.own.cloned)
+    walk.nodes, walk.wire = [node, *relays], []
+    walk.calm()
+    for relay in relays:
+        assert values(relay.held.replicas[node.id].rows) == values(node.own.rows)
+        assert relay.held.head_of(node.id).epoch < 10

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
     from meshnode.client.connection.asking import Asking
 
+TOO_MANY = (
+    "name the session by its whole id; one that is counted among (older sessions) is known on its"
+    " node alone: session-mesh usage --session-key ID"
+)
+
 
 def counted_session(mesh: Asking, word: str, node: str = "") -> str:
     """Return the whole id of a session that was named as `show` takes it, perhaps on one node.
@@ -65,5 +70,5 @@ def _logged_as(mesh: Asking, word: str) -> str:
     try:
         groups = mesh.cost(("session",))["groups"]
     except UsageError as error:  # there are more than an answer holds
-        raise UsageError(error.message, "name the session by its whole id") from None
+        raise UsageError(error.message, TOO_MANY) from None
     return begun(word, [str(group["key"]["session"]) for group in groups])

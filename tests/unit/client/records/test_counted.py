@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshnode.client.records.counted import begun, logged_session_id
+from meshnode.client.records.counted import TOO_MANY, begun, logged_session_id
 from meshnode.core.errors import ConflictError, UsageError
 
 SESSIONS = ("11111111-2222", "11111111-3333", "22222222-4444")
@@ -38,4 +38,4 @@ class Crowded:
 def test_among_very_many_sessions_the_whole_id_is_asked_for():
     with pytest.raises(UsageError, match="an answer holds 3 groups") as told:
         logged_session_id(Crowded(), "11111111")
-    assert told.value.hint == "name the session by its whole id"
+    assert told.value.hint == TOO_MANY
