@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -203,10 +202,15 @@ class Following:
         return self.living_supervisor(state) is None
 
     def look_elsewhere(self) -> bool:
-        """Whether who supervises this session lives where we see no processes."""
+        """Whether who supervises this session lives where we see no processes.
+
+        Asked where we see none: so whoever has a socket there is elsewhere.
+        """
         if self.supervisor is None:
-            with suppress(BlockingIOError):  # one that is stopped, say, is where it was
+            try:
                 self.is_elsewhere = listener_of(self.socket) == 0
+            except BlockingIOError:  # it is stopped, say, and our own calls have filled its queue
+                self.is_elsewhere = True
         if self.is_elsewhere:  # nothing more can be learnt of it
             self.identified.set()
             self.settled.set()

@@ -86,6 +86,26 @@ async def test_a_claim_that_nobody_confirms_holds_only_while_a_supervisor_starts
     assert len(tried) > 1, "it was waited for"
 
 
+async def test_a_supervisor_that_does_not_answer_is_not_lost_while_its_queue_is_full(
+    claimed, monkeypatch
+):
+    monkeypatch.setattr(processes, "START_WAIT_S", 0.2)
+    told = asyncio.Queue()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(claimed[2]))
+        listener.listen(0)
+        namespaces.listener_of(claimed[2])  # as a node has asked before it was restarted
+        async with a_node() as node:
+            monkeypatch.setattr(node.agents, "on_elsewhere", told.put_nowait)
+            await node.agents.attach(*claimed)
+            async with asyncio.timeout(20):
+                assert await told.get() == [claimed[0]]
+            assert node.ended.empty()
+            listener.close()
+            _, ending = await node.ended.get()
+    assert ending.reason == LOST
+
+
 async def test_a_claim_hides_no_agent_from_a_kill(claimed):
     code = f"print(flush=True)\n{WAIT}"
     agent = await asyncio.create_subprocess_exec(
