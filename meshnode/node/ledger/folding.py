@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
 
 AGAIN_S = 5.0  # before all is added up once more because something old has changed
+AGAIN_S_MAX = 600.0  # also where most of it was waiting for the disk
 SHARE = 10  # of the time at most one part is spent on that
 FULL_OF_16 = 15  # parts of the room that are taken: sessions are left away at once
 MOVED_AT_ONCE = 500
@@ -144,7 +145,8 @@ class Folding:
 
     def rest(self, began_s: float) -> None:
         """Let others have most of the time until all is added up anew, which began at a time."""
-        self._next_s = began_s + max(AGAIN_S, SHARE * (self._clock.steady_s() - began_s))
+        took_s = self._clock.steady_s() - began_s
+        self._next_s = began_s + took_s + min(max(AGAIN_S, SHARE * took_s), AGAIN_S_MAX)
 
     async def _move(self) -> dict[CounterKey, Slot]:
         """Let rows that are out leave into those without a session, some in each flush.

@@ -121,6 +121,20 @@ async def test_what_comes_late_and_what_is_corrected_is_added_to_what_is_told(no
     assert node.said() == await node.on_disk_are()
 
 
+async def test_what_is_late_waits_ten_minutes_at_most_however_slow_the_disk_was(node, monkeypatch):
+    rows = await used(node)
+    await node.following.start([])
+    told = node.following._rolling.folding
+    monkeypatch.setattr(folding, "SHARE", 10)
+    began_s = node.clock.steady_s()
+    node.clock.now_s += 3600.0
+    told.rest(began_s)
+    assert told.has_in(rows[-1][0])
+    assert not told.is_due
+    node.clock.now_s += folding.AGAIN_S_MAX
+    assert told.is_due
+
+
 async def test_days_that_are_rolled_up_stay_as_they_are_told(node):
     await used(node)
     await node.following.start([])
