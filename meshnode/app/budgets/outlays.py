@@ -20,7 +20,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.ledger.budgets import UNPRICED_SHOWN, USD, Spent, Who, Window, fits, who_of
 from meshnode.core.ledger.ledger import DiagnosticsKey, Slot
 from meshnode.core.ledger.ledger_rows import key_from_row
-from meshnode.core.ledger.marks import session_in, unmarked
+from meshnode.core.ledger.marks import FOLDED, session_in, unmarked
 from meshnode.core.ledger.prices import cost_nusd
 from meshnode.core.sessions.sessions import is_proved
 
@@ -89,6 +89,7 @@ class _Sum(msgspec.Struct):
     window: Window
     total: _Part = msgspec.field(default_factory=_Part)
     parts: dict[str, _Part] = msgspec.field(default_factory=dict)
+    unsure: int = 0  # tokens told without their session, of which only that would know
     known: Spent | None = None  # until something changes
 
     def covers(self, key: CounterKey) -> bool:
@@ -124,7 +125,7 @@ class _Sum(msgspec.Struct):
             unpriced = {model: tokens for model, tokens in total.unpriced.items() if tokens}
             most = dict(nsmallest(UNPRICED_SHOWN, unpriced.items(), lambda one: (-one[1], one[0])))
             more = len(unpriced) - len(most), sum(unpriced.values()) - sum(most.values())
-            self.known = Spent(total.tokens, total.nusd, most, *more)
+            self.known = Spent(total.tokens, total.nusd, most, *more, self.unsure)
         return self.known
 
 
@@ -143,6 +144,7 @@ class Outlays:
         self._of_origin: dict[NodeId, set[str]] = {}  # sessions in its ledger
         self._who: dict[str, Who] = {}  # of sessions whose ids prove it
         self._fitting: dict[Who, list[_Sum]] = {}
+        self._maybe: dict[Who, list[_Sum]] = {}  # fitting, if its session were known
         self._source = ""  # of the prices, once one was wanted
         self._unread: dict[NodeId, list[bytes] | None] = {}  # keys of rows; None: all there are
         self._stale: dict[str, Changes | None] = {}  # by session; None: all of it
@@ -170,7 +172,7 @@ class Outlays:
             held = before.get(budget_id)
             is_same = held is not None and (held.terms, held.window) == (terms, window)
             self._sums[budget_id] = held if held and is_same else _Sum(terms, window)
-        self._fitting = {}
+        self._fitting, self._maybe = {}, {}
         if any(held is not before.get(one) for one, held in self._sums.items()):
             self._stale = dict.fromkeys([*self._stale, *self._rows])
 
@@ -338,6 +340,11 @@ class Outlays:
                     parts.setdefault(id(held), _Part()).add(row, prices)
         for held in self._sums.values():
             held.put(session, parts.get(id(held)))
+        if session == FOLDED:
+            for held in self._sums.values():
+                held.unsure = 0
+            for row in self._rows.get(session, {}).values():
+                self._doubt(row, 1)
 
     def _follow(self, session: str, changes: Changes) -> None:
         who = self._who.get(session, NOBODY)
@@ -349,12 +356,25 @@ class Outlays:
                 for held in self._sums_for(_whose(row.slot, who)):
                     if held.covers(place[1]):
                         held.change(row, self._prices, times)
+                if session == FOLDED:
+                    self._doubt(row, times)
+
+    def _doubt(self, row: _Row, times: int) -> None:
+        whose = _whose(row.slot, NOBODY)
+        if whose not in self._maybe:
+            some = [held for held in self._sums.values() if _may_fit(held.terms, whose)]
+            self._maybe[whose] = [held for held in some if not fits(held.terms, whose)]
+        for held in self._maybe[whose]:
+            if held.covers(row.key):
+                held.known = None
+                held.unsure += times * row.slot.usage.total
 
     def _sums_for(self, whose: Who) -> Iterable[_Sum]:
         found = self._fitting.get(whose)
         if found is None:
             if len(self._fitting) >= ROWS_AT_ONCE:
                 self._fitting.clear()
+                self._maybe.clear()
             found = [held for held in self._sums.values() if fits(held.terms, whose)]
             self._fitting[whose] = found
         return found
@@ -367,3 +387,8 @@ def _whose(slot: Slot, who: Who) -> Who:
         slot.project or who.project,
         who.specializations,
     )
+
+
+def _may_fit(terms: Terms, who: Who) -> bool:
+    asked = (terms.owner, who.owner), (terms.agent, who.agent), (terms.project, who.project)
+    return all(not said or one in {"", said} for one, said in asked)

@@ -104,6 +104,7 @@ class Spent(msgspec.Struct, frozen=True):
     unpriced: Mapping[str, int] = msgspec.field(default_factory=dict)
     unpriced_more: int = 0  # models beside those
     unpriced_more_tokens: int = 0
+    unsure: int = 0  # tokens that older sessions used, of which only their names would tell
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -306,6 +307,9 @@ def _reason(terms: Terms, amount: int, spent: Spent, heard: Heard, action: str) 
         tokens = min(sum(spent.unpriced.values()) + spent.unpriced_more_tokens, COUNT_MAX)
         models = _named(sorted(spent.unpriced), spent.unpriced_more)
         words.append(f"no price for {tokens:,} tokens of {models}")
+    if spent.unsure:
+        older = f"{min(spent.unsure, COUNT_MAX):,} tokens of (older sessions)"
+        words.append(f"whether {older} count is not known")
     return "; ".join(words)
 
 

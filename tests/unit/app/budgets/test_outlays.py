@@ -7,9 +7,10 @@ from meshnode.core.control.settings import Terms
 from meshnode.core.feeds.own_feed import OwnFeed
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
-from meshnode.core.ledger.budgets import USD, window_of
+from meshnode.core.ledger.budgets import USD, Heard, judge, window_of
 from meshnode.core.ledger.ledger import LEDGER, Buckets, Slot, SlotKey
 from meshnode.core.ledger.ledger_rows import key_to_row, value_to_row
+from meshnode.core.ledger.marks import FOLDED
 from meshnode.core.ledger.prices import Priced, Rates
 from meshnode.core.membership.genesis import Limits
 from meshnode.core.periods import DayKey
@@ -93,6 +94,45 @@ def test_a_day_that_a_clock_ahead_has_rolled_up_counts_where_all_of_it_is_in_the
     while outlays.busy:
         outlays.settle()
     assert [outlays.spent(per).tokens for per in (b"hour", b"day", b"month")] == [0, 7, 7]
+
+
+def test_what_is_told_without_its_session_is_doubted_where_only_that_would_tell_whose_it_is():
+    key = Key.new(Random(1).randbytes)
+    feed = OwnFeed(key, bytes(32), Limits(), 1)
+    day = SLOT // 48
+    rows = {"olga": 3, "otto": 5, "": 7}
+    for owner, tokens in rows.items():
+        row = DayKey(FOLDED, "m", f"standard>#{owner}", day)
+        feed.write(LEDGER, key_to_row(row), value_to_row(Slot(1, Buckets(tokens), owner=owner)))
+    feed.flush(0.0)
+    origin = node_id_of(key.public)
+    outlays = Outlays(Tables({origin: feed}, Nothing()), Counting())
+    terms = {
+        b"olga's": Terms(10**6, "tok", "month", "suspend", owner="olga"),
+        b"crawlers'": Terms(10**6, "tok", "month", "suspend", owner="olga", specialization="crawl"),
+        b"a project's": Terms(10**6, "tok", "month", "suspend", project="site"),
+        b"all": Terms(10**6, "tok", "month", "suspend"),
+    }
+    outlays.ask({name: (one, window_of("month", day * 86_400)) for name, one in terms.items()})
+
+    def known() -> dict:
+        while outlays.busy:
+            outlays.settle()
+        spent = {name: outlays.spent(name) for name in terms}
+        return {name: (one.tokens, one.unsure) for name, one in spent.items()}
+
+    sums = {b"olga's": (3, 7), b"crawlers'": (0, 10), b"a project's": (0, 15), b"all": (15, 0)}
+    assert known() == sums
+    row = key_to_row(DayKey(FOLDED, "m", "standard>#", day))
+    feed.write(LEDGER, row, value_to_row(Slot(2, Buckets(9))))
+    feed.flush(1.0)
+    outlays.touch(origin, row)
+    sums = {b"olga's": (3, 9), b"crawlers'": (0, 12), b"a project's": (0, 17), b"all": (17, 0)}
+    assert known() == sums
+    outlays.touch_all(origin)
+    assert known() == sums
+    reason = judge(terms[b"crawlers'"], outlays.spent(b"crawlers'"), Heard(1, 1)).reason
+    assert reason.endswith("; whether 12 tokens of (older sessions) count is not known")
 
 
 def test_an_hour_that_begins_makes_nobody_look_at_the_month_in_one_piece(monkeypatch):
