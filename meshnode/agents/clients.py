@@ -1,7 +1,7 @@
 """Who talks to the supervisor: its Unix socket, newline-delimited JSON both ways.
 
-Invariants: the socket is private from its first moment; a client that sends too much or reads too
-little is hung up on, and costs nobody else anything.
+Invariants: the socket is private from its first moment, and put back if it is removed; a client
+that sends too much or reads too little is hung up on, and costs nobody else anything.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import struct
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,7 @@ LINE_BYTES_MAX = 256 << 10  # of one request; a longer one is answered with an e
 OUTBOX_BYTES_MAX = 256 << 10  # waiting for one client; beyond, it is hung up on
 CLIENTS_MAX = 32  # beyond, a connection is closed at once
 CHUNK_BYTES = 64 << 10
+LOOK_S = 5.0  # until we look whether our socket is where it was
 
 
 class RequestError(Exception):
@@ -109,6 +111,7 @@ class Door:
     """The supervisor's socket, and everybody who came in through it."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._clients: list[Client] = []
         self._listener = _listener(path)
 
@@ -142,6 +145,18 @@ class Door:
             client.connection.close()
             self._clients.remove(client)
 
+    def look(self) -> None:
+        """Put the socket back if it was removed, as at the end of a login; who has come in stays.
+
+        Its directory is the node's to make anew.
+        """
+        if os.path.lexists(self._path):
+            return
+        with suppress(OSError):  # until the node has made the directory anew
+            listener = _listener(self._path)
+            self._listener.close()
+            self._listener = listener
+
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
@@ -165,6 +180,9 @@ def _listener(path: Path) -> socket.socket:
     mask = os.umask(0o177)  # private from its first moment; the agent gets the caller's mask
     try:
         listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
     finally:
         os.umask(mask)
     listener.listen(CLIENTS_MAX)

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from meshnode.agents import tree
-from meshnode.agents.clients import RequestError, id_of, text_of
+from meshnode.agents.clients import LOOK_S, RequestError, id_of, text_of
 from meshnode.agents.holding import Parting, Stillness
 from meshnode.agents.inbox import Inbox
 from meshnode.agents.last_word import LastWord
-from meshnode.agents.lifetime import LOOK_S, TIMED_OUT, Lifetime
+from meshnode.agents.lifetime import TIMED_OUT, Lifetime
 from meshnode.agents.signals import TO_END, signal_name
 from meshnode.agents.sparing import Spared
 from meshnode.agents.steering import NOT_INTERRUPTED, Steer, steer_line
@@ -115,6 +115,7 @@ class Supervisor:
         self._agent.inlet.expire(now_s)
         self._agent.reap()
         self._door.forget_gone()
+        self._door.look()
         if self._agent.returncode is None and not self._ladder and self._lifetime.ends(now_s):
             self._time_out(now_s)
         if self._agent.returncode is None:

@@ -1,6 +1,7 @@
 """A node whose socket somebody removes: it puts that back, and is never told to be none."""
 
 import shutil
+import signal
 import socket
 from pathlib import Path
 
@@ -38,6 +39,10 @@ def test_a_node_puts_back_what_was_removed_and_goes_on(fleet: Fleet, gone: str):
     words = ("already runs", f"(pid {node.process.pid})", "session-mesh down stops it")
     refused(node, 7, words, "up")
     assert node.json("status")["alarms"] == []
+    if gone == "its directory":  # and with it the socket of the agent's supervisor
+        node.end(signal.SIGKILL)
+        node.up(*LOCAL)
+        wait_until(lambda: node.call("steer", "a", "hi").code == 0, "the agent to be reached")
     assert node.json("kill", "a", "--yes")
     assert node.call("down").code == 0
     assert node.wait() == 0

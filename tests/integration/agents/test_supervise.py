@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 from functools import partial
@@ -33,6 +34,29 @@ def test_streams_are_pumped_and_the_agents_exit_code_is_ours(supervise):
     assert (state["state"], state["exit_code"], state["signal"]) == ("ended", 3, None)
     assert sorted((one.home / "output.log").read_bytes().split()) == [b"oops", b"words"]
     assert not one.socket.exists()
+
+
+def test_a_socket_that_was_removed_is_put_back_once_its_directory_is_there(supervise):
+    one = python(supervise, ECHO)
+    directory, aside = one.socket.parent, one.socket.parent.with_suffix(".gone")
+    directory.rename(aside)
+    for is_there in (False, True):
+        if is_there:
+            directory.mkdir(mode=0o700)
+        for _ in range(2):  # it has looked between two answers
+            assert one.ask("info")["ok"], "who has come in stays"
+        assert one.socket.exists() == is_there
+    assert one.socket.stat().st_mode & 0o777 == 0o600
+    one.replies.close()
+    one.connect()
+    assert one.ask("steer", message="hi")["ok"]
+    assert one.line() == b"got hi\n"
+    shutil.rmtree(aside)
+    one.socket.unlink()
+    one.socket.write_text("somebody else's")
+    for _ in range(2):
+        assert one.ask("info")["ok"]
+    assert one.socket.read_text() == "somebody else's"
 
 
 def test_a_signal_is_recorded_by_name(supervise):
