@@ -52,7 +52,9 @@ def mend_streams() -> None:
     for name, (mode, how) in ways.items():
         if getattr(sys, name) is None:  # closed by who started us
             # Opened to be read, so that what is written there fails as on a stream that is closed.
-            file = open(os.open(os.devnull, how), mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as we run
+            number = os.open(os.devnull, how)
+            os.set_inheritable(number, True)  # noqa: FBT003 - os names no parameter; else a node's lock takes its place
+            file = open(number, mode, encoding="utf-8", closefd=False)  # noqa: SIM115 - for as long as we run
             setattr(sys, name, file)
     sys.stdout, sys.stderr = _whole(sys.stdout), _whole(sys.stderr)
 

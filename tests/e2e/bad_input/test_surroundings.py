@@ -1,11 +1,12 @@
-"""Who runs it has no name or no home, or stands in a directory that is gone."""
+"""Who runs it has no name, no home or no streams, or stands in a directory that is gone."""
 
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 from e2e.bad_input.refusal import LOCAL, refused
-from e2e.fleet import PROGRAM
+from e2e.fleet import PROGRAM, wait_until
 
 UID = 54321
 NAMED_BY = ("LOGNAME", "USER", "LNAME", "USERNAME")
@@ -127,3 +128,15 @@ def test_an_agent_runs_in_a_directory_that_is_gone(anna, tmp_path):
     assert (done.returncode, done.stdout) == (0, "hello\n"), done.stderr
     shown = anna.json("show", "lost")
     assert shown["cwd"] == f"{gone} (deleted)"
+
+
+def test_nothing_of_a_node_takes_the_place_of_streams_that_it_was_started_without(fleet):
+    node = fleet.node("anna")
+    node.json("init")
+    shell = 'exec "$0" "$@" <&- >&- 2>&-'
+    words = ["sh", "-c", shell, PROGRAM, "up", *LOCAL]
+    with subprocess.Popen(words, env=node.environment) as process:
+        wait_until(lambda: node.call("status").code == 0)
+        streams = [Path(f"/proc/{process.pid}/fd/{number}").readlink() for number in range(3)]
+        assert node.call("down").code == 0
+    assert set(map(str, streams)) == {os.devnull}
