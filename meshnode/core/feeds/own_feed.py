@@ -100,12 +100,8 @@ class OwnFeed(Replica):
             self._open_epoch_above(self.epoch)
 
     def has_written(self, header: Header) -> bool:
-        """Whether this history holds a header of ours: from before our start, or of this boot.
-
-        One of this boot beyond our head is of a machine that was resumed twice from one memory.
-        """
-        is_of_this_run = header.boot == self._boot and header.head <= self.head
-        return is_of_this_run or header.head <= self.restored
+        """Whether this history holds a header of ours: of this run, or from before our start."""
+        return header.head <= (self.head if header.boot == self._boot else self.restored)
 
     def write(self, table: str, key: bytes, value: bytes | None) -> None:
         """Plan a write; a later one to the same key replaces it.
