@@ -10,7 +10,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
-from property.test_rolled_ledgers import READER, Rolled, at_most, sums
+from property.test_rolled_ledgers import READER, Rolled, Upgraded, at_most, sums
 
 from meshnode.core.feeds.feed import Replica
 from meshnode.core.ledger.folding import (
@@ -193,8 +193,28 @@ class Shared(Folded):
         return consumer
 
 
+class Older(Upgraded, Folded):
+    """The same at a ledger that an older version has begun, which told no consumers apart."""
+
+    def grouped(self, rows: Any) -> dict[tuple, sums]:
+        """Add up by month and what stays, whoever it was: an older version said one of several."""
+        found: dict[tuple, sums] = {}
+        for (*group, _), counts in Folded.grouped(self, rows).items():
+            held = found.get(tuple(group), (0,) * len(counts))
+            found[tuple(group)] = tuple(map(sum, zip(held, counts, strict=True)))
+        return found
+
+    def by_day(self, rows: Any) -> dict[tuple, int]:
+        """Add up by day, whoever it was."""
+        found: dict[tuple, int] = {}
+        for (*group, _), records in Folded.by_day(self, rows).items():
+            found[tuple(group)] = found.get(tuple(group), 0) + records
+        return found
+
+
 Folded.TestCase.settings = settings(max_examples=100, stateful_step_count=25)
 Shared.TestCase.settings = settings(max_examples=50, stateful_step_count=25)
+Older.TestCase.settings = Shared.TestCase.settings
 TestTotalsStay = Folded.TestCase
 TestTotalsOfEachConsumerStay = Shared.TestCase
 
@@ -225,3 +245,6 @@ def test_what_a_lost_disk_told_of_days_is_all_there_once_they_are_months():
     machine.roll_all_up()
     assert at_most(before, machine.shown())
     machine.teardown()
+
+
+TestTotalsStayInAnUpgradedLedger = Older.TestCase

@@ -102,30 +102,38 @@ def told(
 
 def _leave_out(folded: dict[CounterKey, Slot], others: Mapping[CounterKey, Slot]) -> None:
     """Take from rows what other nodes say of the same."""
-    leave_to(folded, others)
+    leave_to(folded, others, nobodys=True)
     for key, slot in others.items():
         if key in folded:
             folded[key] = less(folded[key], slot)
 
 
-def leave_to(rows: dict[CounterKey, Slot], claims: Mapping[CounterKey, Slot]) -> None:
-    """Take from rows without a session that are nobody's what is told elsewhere as somebody's.
+def leave_to(
+    rows: dict[CounterKey, Slot], claims: Mapping[CounterKey, Slot], *, nobodys: bool = False
+) -> None:
+    """Take from rows without a session what claims tell of the same, as somebody else's.
 
-    Which session of the mesh had a log is lost with the disk that knew it: read again, the log is
-    nobody's, and would be counted beside what peers have returned of it.
+    Whose something was is not always known as it was: which session of the mesh had a log is lost
+    with the disk that knew it, and an older version told no consumers apart. Read again, it is in
+    another row, and would be counted twice. With `nobodys` only rows of nobody give, to somebody.
     """
     lacking: dict[tuple[object, ...], Slot] = {}
     for key, slot in claims.items():
-        if key.session == FOLDED and (slot.agent or slot.owner):
+        if key.session == FOLDED and (slot.agent or slot.owner or not nobodys):
             group = _group_of(key, slot)
-            more = less(slot, rows[key]) if key in rows else slot
-            lacking[group] = grown(lacking.get(group), more)
-    if not lacking:
-        return
-    for key, slot in rows.items():
-        if key.session == FOLDED and not (slot.agent or slot.owner):
-            more = lacking.get(_group_of(key, slot), NONE)
-            rows[key] = less(slot, more)
+            lacking[group] = grown(lacking.get(group), _beyond(key, slot, rows))
+    folded = [key for key in rows if key.session == FOLDED] if lacking else []
+    for key in sorted(folded, key=lambda key: key.tier):  # by its mark, so that all do it alike
+        slot = rows[key]
+        more = lacking.get(group := _group_of(key, slot))
+        if more is not None and not (nobodys and (slot.agent or slot.owner)):
+            beyond = _beyond(key, slot, claims)
+            taken = less(beyond, less(beyond, more))  # of each count the smaller
+            rows[key], lacking[group] = less(slot, taken), less(more, taken)
+
+
+def _beyond(key: CounterKey, slot: Slot, others: Mapping[CounterKey, Slot]) -> Slot:
+    return less(slot, others[key]) if key in others else slot
 
 
 def _group_of(key: CounterKey, slot: Slot) -> tuple[object, ...]:
@@ -215,25 +223,31 @@ def planned(
         horizon = advanced(counters, beside, horizon, until_day, room.part(6))
         horizon = rolled_up(horizon, used_s)
         rows = told(counters.items(), beside, horizon)
-    returned: dict[CounterKey, Slot | None] = {}
-    if horizon.month > covers.month:
-        by_day = told(counters.items(), beside, Horizon(horizon.day, covers.month))
-        returned = _by_month(counters, by_day, horizon)
-        rows |= {key: merged(rows.get(key, slot), slot) for key, slot in returned.items() if slot}
+    returned = _by_month(counters, beside, since, horizon)
+    rows |= {key: merged(rows.get(key, slot), slot) for key, slot in returned.items() if slot}
     return Plan(horizon, rows, _fit(rows, room.part(7)), returned)
 
 
 def _by_month(
-    counters: Mapping[CounterKey, Slot], by_day: Mapping[CounterKey, Slot], horizon: Horizon
+    counters: Mapping[CounterKey, Slot],
+    beside: Mapping[CounterKey, Slot],
+    since: Horizon,
+    horizon: Horizon,
 ) -> dict[CounterKey, Slot | None]:
     """Add up what is told of days that become months, where peers have returned some of it.
 
     Of each day the larger is told, and of the month the sum: the larger of a month may be less.
     """
     own = {key: slot for key, slot in counters.items() if key.session == FOLDED}
+    until = covering(since, [*own, *beside])  # whose days were told by months already
+    found: dict[CounterKey, Slot | None] = {}
+    if horizon.month <= until.month:
+        return found
+    days = ((k, slot) for k, slot in counters.items() if k in own or not isinstance(k, MonthKey))
+    by_day = told(days, beside, Horizon(horizon.day, until.month))
     into = {key: row_of(key, slot, horizon) for key, slot in own.items()}
     into = {key: month for key, month in into.items() if month != key}
-    found: dict[CounterKey, Slot | None] = dict.fromkeys(into)
+    found |= dict.fromkeys(into)
     months = set(into.values())
     for key, slot in by_day.items():
         if key.session == FOLDED and (month := row_of(key, slot, horizon)) in months:
@@ -262,6 +276,8 @@ def covered(
     gone = {
         key for key, slot in rows.items() if key in here and merged(here[key], slot) == here[key]
     }
+    lacking = {_group_of(key, slot) for key, slot in rows.items() if key not in gone}
+    gone = {key for key in gone if _group_of(key, rows[key]) not in lacking}
     return [key for key, slot in returned.items() if row_of(key, slot, horizon) in gone]
 
 

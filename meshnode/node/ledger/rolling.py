@@ -22,7 +22,7 @@ from meshnode.app.audit.alarms import Alarm
 from meshnode.app.pieces import chunks, in_pieces
 from meshnode.core.errors import ExhaustedError, MeshError, StorageError
 from meshnode.core.feeds.feed import KEY_BYTES_MAX
-from meshnode.core.ledger.folding import with_folded
+from meshnode.core.ledger.folding import is_folded, with_folded
 from meshnode.core.ledger.ledger import LEDGER, Diagnostics, DiagnosticsKey, Slot
 from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row, value_to_row
 from meshnode.core.ledger.marks import FOLDED
@@ -222,7 +222,8 @@ class Rolling:
             return {}
         feed = self._world.mesh.own.values(LEDGER)
         out = await asyncio.to_thread(counters_of, feed.items())
-        gone = [key for key in out if key not in rows]
+        stays = self.folding.horizon  # what is to leave and had no room for that
+        gone = [key for key in out if key not in rows and not is_folded(key, stays)]
         said: dict[CounterKey, Slot | None] = dict.fromkeys(gone)
         said |= {into: rows[into] for key in gone for into in ways_of(key) if into in rows}
         folded = {key: slot for key, slot in rows.items() if key.session == FOLDED}

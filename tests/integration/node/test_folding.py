@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from meshnode.app.cost.cutting import CostQuery
 from meshnode.app.queries.queries import Queries
-from meshnode.core.errors import StorageError
+from meshnode.core.errors import ExhaustedError, StorageError
 from meshnode.core.feeds.room import ALWAYS
 from meshnode.core.ledger.folding import Horizon, is_folded, row_of
 from meshnode.core.ledger.ledger import LEDGER, Slot, SlotKey
@@ -234,6 +234,31 @@ async def test_a_disk_that_takes_nothing_keeps_sessions_as_they_are_until_it_doe
     is_full = False
     await node.over.wait()
     assert records(node.said()) == (DAYS - 2) * EACH
+
+
+async def test_what_has_no_room_to_leave_stays_as_it_was_told(node, monkeypatch):
+    rows = await used(node)
+    for key, slot in rows[:MOST]:  # no more had room
+        node.mesh.own.write(LEDGER, key_to_row(key), slot_to_row(slot))
+    await node.world.publish("sessions", b"k", b"v")
+    publish_together, moves, totals = node.world.publish_together, [], []
+
+    async def refuse(*words):
+        moves.append(words)
+        raise ExhaustedError("there is no room")
+
+    monkeypatch.setattr(node.world, "publish_together", refuse)
+    node.world.on_change.append(lambda _: totals.append(records(out(node))))
+    await node.following.start([])
+    await node.world.publish("sessions", b"k", b"w")
+    assert moves
+    assert set(totals) == {MOST}
+    assert node.told == [FULL]
+    monkeypatch.setattr(node.world, "publish_together", publish_together)
+    await node.over.wait()
+    await node.world.publish("sessions", b"k", b"x")
+    assert records(out(node)) == len(rows)
+    assert totals == sorted(totals)
 
 
 async def test_where_today_alone_has_no_room_that_is_told(node):
