@@ -101,8 +101,8 @@ class Folded(Rolled):
             yesterday_s = (self.used_s() // DAY_S - 1) * DAY_S
             sessions = [key for key in plan.rows if key.session != FOLDED]
             assert not any(key.start_s < yesterday_s for key in sessions)
-        if self.boot > 1 or self.horizon == NOWHERE:
-            return  # joined histories are rolled up alike: of a day, maybe to its month
+        if self.unread or self.horizon == NOWHERE:
+            return  # what is read of a day may hide behind what is not
         said = counters_of(
             (key, row.value) for key, row in self.replica.rows.tables.get(LEDGER, {}).items()
         )

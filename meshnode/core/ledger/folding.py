@@ -237,6 +237,7 @@ def _by_month(
     """Add up what is told of days that become months, where peers have returned some of it.
 
     Of each day the larger is told, and of the month the sum: the larger of a month may be less.
+    So may others' use on other days, which what is lacking here of one would be taken from.
     """
     own = {key: slot for key, slot in counters.items() if key.session == FOLDED}
     until = covering(since, [*own, *beside])  # whose days were told by months already
@@ -248,9 +249,10 @@ def _by_month(
     into = {key: row_of(key, slot, horizon) for key, slot in own.items()}
     into = {key: month for key, month in into.items() if month != key}
     found |= dict.fromkeys(into)
-    months = set(into.values())
+    groups = {_group_of(month, own[key]) for key, month in into.items()}
     for key, slot in by_day.items():
-        if key.session == FOLDED and (month := row_of(key, slot, horizon)) in months:
+        month = row_of(key, slot, horizon)
+        if key.session == FOLDED and _group_of(month, slot) in groups:
             found[month] = grown(found.get(month), slot)
     return found
 

@@ -162,6 +162,23 @@ def test_days_that_peers_have_returned_are_part_of_what_is_here_only_together():
     assert covered(counters, {}, horizon) == []
 
 
+def test_what_is_lacking_of_one_day_hides_nothing_of_another_once_both_are_a_month():
+    month = month_start_s(600) // DAY_S
+    key, horizon = slot_of("s", month + 1), Horizon(month + 40, 0)
+    lost = {row_of(key, one("olga"), horizon): one("olga")}
+    here = {slot_of("t", month + 2): one("otto")}
+    before = told((lost | here).items(), {}, horizon)
+    assert records(before) == 2
+    later_s = month_start_s(601 + DAYS_KEPT_MONTHS)
+    today = {slot_of("u", later_s // DAY_S): Slot(0, Buckets())}
+    found = plan(lost | here | today, now_s=later_s + DAY_S)
+    assert {type(key) for key in found.rows.keys() - today} == {MonthKey}
+    by_owner = {slot.owner: slot.records for slot in found.rows.values() if slot.records}
+    assert by_owner == {"olga": 1, "otto": 1}
+    kept = {key: slot for key, slot in found.returned.items() if slot}
+    assert told((here | today | kept).items(), {}, found.horizon) == found.rows
+
+
 def test_what_others_say_of_such_rows_is_left_out_and_no_more():
     keys = [slot_of(f"s{number}", DAY - 9) for number in range(3)]
     row = row_of(keys[0], one(), Horizon(DAY - 1))
