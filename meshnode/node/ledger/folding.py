@@ -138,9 +138,11 @@ class Folding:
             self._is_new = is_new
         self.horizon, self.has_room = plan.horizon, plan.has_room
         rows = dict(plan.rows)
-        stayed = await self._move()
-        rows |= {key: less(rows[key], slot) for key, slot in stayed.items() if key in rows}
-        return {key: slot for key, slot in rows.items() if not is_nothing(slot)}
+        for key, slot in (await self._move()).items():
+            rest = less(rows.pop(key), slot) if key in rows else None
+            if rest is not None and not is_nothing(rest):
+                rows[key] = rest
+        return rows
 
     def rest(self, began_s: float) -> None:
         """Let others have most of the time until all is added up anew, which began at a time."""
