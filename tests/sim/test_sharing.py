@@ -20,17 +20,18 @@ REPLICA_BYTES_MAX = 200
 
 @pytest.fixture(autouse=True, scope="module")
 def _shared():
-    patch = pytest.MonkeyPatch()
-    made = []
+    with pytest.MonkeyPatch.context() as patch:
+        origin = laws.Owner().feed.origin
+        patch.setattr(laws, "new_replica", lambda: SharedReplica(origin, laws.LIMITS))
+        yield
 
-    def new_replica() -> SharedReplica:
-        made.append(1)
-        return SharedReplica(laws.Owner().feed.origin, laws.LIMITS)
 
-    patch.setattr(laws, "new_replica", new_replica)
-    yield
-    patch.undo()
-    assert made
+def test_the_laws_are_asked_of_shared_replicas():
+    owner, _ = laws.base()
+    replica = laws.new_replica()
+    laws.taken(replica, owner.flushes[0].header, owner.snapshots[0])
+    assert isinstance(replica, SharedReplica)
+    assert laws.values(replica.rows)
 
 
 def test_two_holders_of_one_state_part_when_only_one_hears_more():

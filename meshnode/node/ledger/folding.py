@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 AGAIN_S = 5.0  # before all is added up once more because something old has changed
 AGAIN_S_MAX = 600.0  # also where most of it was waiting for the disk
-SHARE = 10  # of the time at most one part is spent on that
+SHARE = 3  # times as long as that took, at least; so a quarter of the time at most is spent on it
 FULL_OF_16 = 15  # parts of the room that are taken: sessions are left away at once
 MOVED_AT_ONCE = 500
 
