@@ -15,6 +15,7 @@ from meshnode.app.cost.cutting import BY, check_grouping, zone_named
 from meshnode.app.cost.tally import MOST_MAX
 from meshnode.client.durations import parse_instant
 from meshnode.client.messages import to_plain
+from meshnode.core.errors import NotFoundError
 from meshnode.gateway.openapi import query
 from meshnode.gateway.pages import PART, part_asked
 from meshnode.gateway.strict import about, parse_query
@@ -33,6 +34,10 @@ MOMENTS = frozenset({"since", "until"})  # and what ends in _at
 _FIELDS = {field.name: field for field in pb.GetCostRequest.DESCRIPTOR.fields}
 _REPEATED = tuple(name for name, field in _FIELDS.items() if field.is_repeated)
 _COUNTS_MAX = {"most": MOST_MAX}  # of each field that is a number
+WHOLE_ID = (
+    "give the whole id: GET /sessions?filter=all lists those that are known,"
+    " GET /api/session-mesh/cost?by=session those counted"
+)
 _WORD_MAX = (1 << 63) - 1  # beyond, groups are told by their names
 
 
@@ -46,14 +51,14 @@ def _schema(field: FieldDescriptor) -> dict[str, Any]:
     return {"type": "integer", "minimum": 1, "maximum": _COUNTS_MAX[field.name]}
 
 
-PARAMETERS = tuple(
-    query(
-        name,
-        f"As session-mesh cost --{name.removesuffix('_id').replace('_', '-')}.",
-        _schema(field),
-    )
-    for name, field in _FIELDS.items()
-)
+def _what(name: str) -> str:
+    said = f"s session-mesh cost --{name.removesuffix('_id').replace('_', '-')}."
+    if name == "session_id":  # the start of an id, or an agent's name, is for people who type
+        return f"By its whole id; 404 where it is neither listed nor counted. Else a{said}"
+    return f"A{said}"
+
+
+PARAMETERS = tuple(query(name, _what(name), _schema(field)) for name, field in _FIELDS.items())
 
 
 def asked_of(parameters: bytes, now_s: float) -> tuple[pb.GetCostRequest, Part]:
@@ -86,11 +91,26 @@ def _value(asked: Fields, field: FieldDescriptor, now_s: float) -> Any:  # noqa:
 
 
 async def answer(queries: Queries, request: pb.GetCostRequest, part: Part) -> dict[str, Any]:
-    """Sum the ledgers of the whole mesh, and give a part of the groups; raises Problem 400."""
+    """Sum the ledgers of the whole mesh, and give a part of the groups.
+
+    Raises Problem 400, and NotFoundError for a session that nobody knows.
+    """
     said = await cost_in_pieces(queries, request)
+    if request.session_id and not said.records:
+        await _check_known(queries, request.session_id)
     groups, following = part.of(_in_order(said.groups, said.groups_more))
     del said.groups[:]
     return to_plain(said) | {"groups": list(map(to_plain, groups)), "next": following}
+
+
+async def _check_known(queries: Queries, session: str) -> None:
+    """Raise NotFoundError unless a session is listed or counted: else a typo looks free."""
+    tables = queries.mesh.tables
+    if any(tables.session(origin, session) for origin in tables.origins()):
+        return
+    ever = await cost_in_pieces(queries, pb.GetCostRequest(session_id=session))
+    if not ever.records:
+        raise NotFoundError(f"no session {session!r} is listed or counted", WHOLE_ID)
 
 
 def _in_order(

@@ -110,6 +110,26 @@ def test_the_name_of_an_agent_in_place_of_a_session_id_is_told_as_that(door, ask
     assert "an agent is named by agent_id" in refused.json["hint"]
 
 
+def test_the_cost_of_a_session_is_that_of_its_whole_id_or_no_answer_at_all(node, door):
+    def sessions():
+        groups = door.ask("GET", f"{COST}?by=session").json["groups"]
+        return [group["key"]["session"] for group in groups]
+
+    (spender,) = wait_until(sessions, "the report")
+    asked = f"{COST}?by=model&session_id="
+    assert door.ask("GET", asked + spender).json["records"]
+    idle = node.sessions()["123"]["session_id"]
+    later = f"{spender}&since=2100-01-01"
+    for known in (idle, later):
+        nothing = door.ask("GET", asked + known)
+        assert (nothing.status, nothing.json["records"]) == (200, 0)
+    for word in (spender[:10], "spender", "nonsense", "nonsense&node=answering"):
+        refused = door.ask("GET", asked + word)
+        assert (refused.status, refused.code) == (404, "not_found")
+        assert "the whole id" in refused.json["hint"]
+        assert "by=session" in refused.json["hint"]
+
+
 def test_a_renewal_key_is_told_which_route_makes_keys(node, door):
     renewal = door.with_key(key_of(node, "--renewable"))
     assert f"POST {KEYS}" in renewal.ask("GET", "/sessions").json["hint"]
