@@ -20,7 +20,7 @@ from meshnode.client.stdout import silence_stdout
 from session_mesh.arguments.helping import GROUPS
 from session_mesh.arguments.plain import PlainGroup
 from session_mesh.call import Call
-from session_mesh.output.render import Failure, Streams, Style, render_failure
+from session_mesh.output.render import Failure, Streams, Style, View, render, render_failure
 from session_mesh.verbs import (
     SETTINGS,
     HomeOption,
@@ -104,7 +104,7 @@ def root(
     output: OutputOption = None,
     quiet: QuietOption = False,
     verbose: VerboseOption = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print version and build.")] = False,
 ) -> None:
     """See, steer, stop and cost every agent session in a fleet, from any node, with no server.
 
@@ -115,14 +115,20 @@ def root(
         {"home": home, "output": output, "quiet": quiet, "verbose": verbose}
     )
     if version:
-        from meshnode.node.version import BUILD, VERSION  # noqa: PLC0415 - rare
-
-        build = f" (build {BUILD})" if BUILD else ""
-        given.streams.out.write(f"{PROGRAM} {VERSION}{build}\n")
+        render(_edition(), given.streams, context.obj.style)
         raise typer.Exit
     if context.invoked_subcommand is None:
         given.streams.err.write(context.get_help() + "\n")
         raise typer.Exit(USAGE)
+
+
+def _edition() -> View:
+    from meshnode.node.version import edition  # noqa: PLC0415 - rare
+
+    value = edition()
+    build = f"build {value['build']}, " if value["build"] else ""
+    told = f"{build}schema {value['schema']}, Python {value['python']}"
+    return View(value, f"{PROGRAM} {value['version']} ({told})")
 
 
 def dispatch(arguments: Sequence[str] | None, streams: Streams | None) -> int:

@@ -4,8 +4,12 @@ Invariant: what a process says of its build is what it was when it was loaded, w
 since.
 """
 
+import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+from meshnode.store.database import VERSION as SCHEMA
 
 
 def _build() -> str:
@@ -17,3 +21,9 @@ def _build() -> str:
 
 VERSION = "0.1.0"
 BUILD = _build()
+
+
+def edition() -> dict[str, Any]:
+    """Return version, build ("" for a source tree), schema of the database and Python's version."""
+    python, _, _ = sys.version.partition(" ")
+    return {"version": VERSION, "build": BUILD, "schema": SCHEMA, "python": python}

@@ -1,10 +1,13 @@
 """What words on the command line mean, through the very `main` that a shell calls."""
 
 import json
+import platform
 
 import pytest
+import yaml
 
 from meshnode.node import version
+from meshnode.store.database import VERSION as SCHEMA
 from session_mesh.arguments.options import several
 from session_mesh.dispatch import VERBS
 
@@ -107,9 +110,21 @@ def test_the_version_is_printed(run):
     assert out.startswith("session-mesh ")
 
 
-def test_the_build_is_printed_beside_the_version(run, monkeypatch):
+def test_version_build_and_schema_are_printed_as_text_and_as_what_was_asked_for(run, monkeypatch):
     monkeypatch.setattr(version, "BUILD", "0011aabb")
-    assert run("version") == (0, f"session-mesh {version.VERSION} (build 0011aabb)\n", "")
+    python = platform.python_version()
+    told = f"build 0011aabb, schema {SCHEMA}, Python {python}"
+    assert run("version") == (0, f"session-mesh {version.VERSION} ({told})\n", "")
+    expected = {"version": version.VERSION, "build": "0011aabb", "schema": SCHEMA, "python": python}
+    for words in (
+        ("version", "-o", "json"),
+        ("-o", "json", "--version"),
+        ("version", "-qo", "json"),
+    ):
+        code, out, err = run(*words)
+        assert (code, json.loads(out), err) == (0, expected, "")
+    assert yaml.safe_load(run("version", "-o", "yaml")[1]) == expected
+    assert run("version", "-o", "csv")[1].splitlines()[0] == ",".join(expected)
 
 
 @pytest.mark.parametrize(
