@@ -151,9 +151,15 @@ def schemas() -> Schema:
         "Registered": _object({"agent_id": _STRING, "specialization": _STRING} | _OUTCOME),
         "Killed": _object(_OUTCOME | {"processes": _object(_PROCESSES)}),
         "Key": _object(_KEY),
-        "Health": _object(_HEALTH),
+        "Health": _object(
+            {
+                "status": {"type": "string", "enum": ["ok", "degraded"]},
+                "sessions": _object({"active": _INTEGER, "max": _INTEGER}),
+                "coverage": _object({"nodes_known": _INTEGER, "nodes_heard": _INTEGER}),
+            }
+        ),
         "Problem": _object(_PROBLEM) | {"additionalProperties": True},
-        "Document": {"type": "object"},
+        "Document": {"type": "object", "additionalProperties": True},
         "Register": _asked({"specialization": _WORD, "agent_id": _WORD}, attributes=_ATTRIBUTES),
         "Steer": _asked({}, **_STEER) | {"oneOf": _EITHER},
         "NewKey": _asked({}, **_NEW_KEY),
@@ -194,11 +200,6 @@ _KEY: Schema = {
     "ttl": _INTEGER,
     "expires_at": _STRING,
     "actions": {"type": "array", "items": _STRING},
-}
-_HEALTH: Schema = {
-    "status": {"type": "string", "enum": ["ok", "degraded"]},
-    "sessions": {"type": "object"},
-    "coverage": {"type": "object"},
 }
 _PROBLEM: Schema = {
     "type": _STRING,

@@ -84,6 +84,21 @@ def test_the_document_is_valid_and_names_nothing_that_is_not_in_it(described):
     assert "Problem" in referred
 
 
+def test_no_object_is_left_without_its_fields(described):
+    """Typed clients are made of the document: of what has neither, every field is `never`."""
+    schemas = described.raw_schema["components"]["schemas"]
+    found = [one for one in parts_of(described.raw_schema) if one.get("type") == "object"]
+    assert len(found) > len(schemas)
+    assert [one for one in found if not {"properties", "additionalProperties"} & one.keys()] == []
+    assert schemas["Health"]["properties"]["sessions"]["required"] == ["active", "max"]
+
+
+def parts_of(value):
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    here = [value] if isinstance(value, dict) else []
+    return here + [part for one in inner for part in parts_of(one)]
+
+
 def references(value):
     if isinstance(value, dict):
         return [*references(list(value.values())), *([value["$ref"]] if "$ref" in value else ())]
