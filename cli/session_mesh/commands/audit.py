@@ -79,15 +79,28 @@ def app(
 
     def read(reader: "Reader") -> dict[str, Any]:
         mesh = cast("MeshClient", reader)
-        wanted = auditing.Wanted(node, begin, _meant(mesh, session), several(kind), limit)
+        asked = min(limit + 1, LIMIT_MAX)  # one more, to know whether there is
+        wanted = auditing.Wanted(node, begin, _meant(mesh, session), several(kind), asked)
         return auditing.read_audit(mesh, wanted)
 
-    value = call.read(read)
+    value, notes = _cut(call.read(read), limit)
     records = value["records"]
     rows = list(map(_row, records))
     table = Table(COLUMNS, rows, "nothing of that is recorded", FLEXIBLE, SPARE)
     ids = [str(one["seq"]) for one in records]
-    return View(value, table, "records", ids=ids, fields=auditing.FIELDS)
+    return View(value, table, "records", ids=ids, notes=notes, fields=auditing.FIELDS)
+
+
+def _cut(value: dict[str, Any], limit: int) -> tuple[dict[str, Any], list[str]]:
+    """Leave the newest so many, and say that there are others, as `list` does."""
+    records = value["records"]
+    if len(records) < min(limit + 1, LIMIT_MAX):
+        return value, []
+    value = value | {"records": records[-limit:], "more": True}
+    if limit == LIMIT_MAX:  # nodes tell no more at once
+        fewer = "--session and --kind select among all"
+        return value, [f"there may be older ones than these {limit}: {fewer}"]
+    return value, [f"there are older ones than these {limit}: --limit takes up to {LIMIT_MAX}"]
 
 
 def _meant(mesh: "MeshClient", session: str) -> str:

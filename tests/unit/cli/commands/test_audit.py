@@ -19,6 +19,7 @@ from meshnode.rpc.audit import part_to_wire
 from meshnode.v1 import audit_service_pb2 as pb
 from meshnode.wire.signed import signed_to_wire
 from session_mesh.call import Call
+from session_mesh.commands import audit
 
 OTHER = Key(b"\2" * 32)
 OTHER_ID = node_id_of(OTHER.public)
@@ -96,11 +97,29 @@ def test_the_newest_records_are_shown_and_options_select(run, audited):
     (request,) = audited.asked
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["SEQ", "6", "7"]
-    assert (request.limit, list(request.kinds)) == (2, ["node_started", "clock_jumped"])
+    assert (request.limit, list(request.kinds)) == (3, ["node_started", "clock_jumped"])
     assert request.session == SESSION["session_id"]
     assert request.since == "2026-11-19T23:00:00.000Z"
     assert audited.signs == []
     assert run("audit", "--limit", "2", "-q")[1] == "6\n7\n"
+
+
+@pytest.mark.parametrize(("limit", "is_cut"), [(6, True), (7, False), (8, False)])
+def test_records_that_are_left_out_are_told_as_those_of_a_list(run, audited, limit, is_cut):
+    code, out, err = run("audit", "--limit", str(limit))
+    assert (code, len(out.splitlines())) == (0, 1 + min(limit, 7))
+    assert ("there are older ones than these" in err) == is_cut
+    code, out, err = run("audit", "--limit", str(limit), "-o", "json")
+    told = json.loads(out)
+    assert [one["seq"] for one in told["records"]] == list(range(1, 8))[-limit:]
+    assert (code, told.get("more"), err) == (0, True if is_cut else None, "")
+
+
+def test_as_many_as_a_node_tells_at_most_may_not_be_all(run, audited, monkeypatch):
+    monkeypatch.setattr(audit, "LIMIT_MAX", 7)  # nodes refuse to be asked for one more
+    code, out, _ = run("audit", "--limit", "7", "-o", "json")
+    assert (code, json.loads(out)["more"], audited.asked[-1].limit) == (0, True, 7)
+    assert "there may be older ones than these 7: --session" in run("audit", "--limit", "7")[2]
 
 
 def test_a_kind_that_is_never_recorded_is_a_slip(run, audited):
