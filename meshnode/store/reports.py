@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from meshnode.core.ledger.charges import Charge
     from meshnode.core.ledger.ledger import LedgerRow, UsageRecord
+    from meshnode.core.ledger.usage_log import Entry
 
 READER = DiagnosticsKey(SOURCE, "")  # what all sessions of a node report, together
 
@@ -47,6 +48,13 @@ def count(
     """Keep a report with what it costs now, synced; returns the rows to publish."""
     batch = Batch(READER, "", {}, [record], Diagnostics())
     return ledger.commit(connection, batch, int(record.at_s * 1000), price)
+
+
+def of_id(connection: sqlite3.Connection, report_id: str) -> list[Entry]:
+    """Return what counts of reports of this id, of all sessions, in the order of their coming."""
+    query = "SELECT DISTINCT session FROM usage_kinds WHERE source = ?"
+    keys = [idem_key_of(session, report_id) for (session,) in connection.execute(query, (SOURCE,))]
+    return sorted(usage_log.latest(connection, keys).values(), key=lambda entry: entry.seq)
 
 
 def tally(connection: sqlite3.Connection, session_id: str) -> Tally:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,27 @@ def test_what_no_list_knows_has_no_price_to_explain(fleet: Fleet, log: Path):
     read(node, log)
     assert node.json("usage", "--explain", "r1")["records"][0]["price"] is None
     assert "no price is known" in node.call("usage", "--explain", "r1").out
+
+
+def test_what_agents_reported_is_explained_by_the_id_that_they_gave_it(fleet: Fleet):
+    (node,) = fleet.mesh("anna")
+    said = f"{sys.executable} -m session_mesh report --model gpt-4o --output 1 --id"
+    for tokens in (10, 20):
+        reports = f"{said} r1 --input {tokens} && {said} r2 --input 5"
+        assert node.call("run", "--agent-id", f"a{tokens}", "--", "sh", "-c", reports).code == 0
+    why = node.json("usage", "--explain", "r1")
+    assert (why["kind"], why["lines"], why["files_gone"]) == ("response", [], [])
+    assert [(one["usage"]["input"], one["counts"]) for one in why["records"]] == [
+        (10, True),
+        (20, True),
+    ]
+    session = why["records"][0]["session"]
+    for one in (f"{session}:r1", f"report:{session}:r1"):
+        [record] = node.json("usage", "--explain", one)["records"]
+        assert record == why["records"][0]
+    assert len(node.json("usage", "--explain", session)["records"]) == 2
+    shown = node.call("usage", "--explain", "r1").out
+    assert ("byte 0" in shown, shown.count("reported by its agent")) == (False, 2)
 
 
 def test_an_id_that_moves_the_cursor_is_explained_spelled_out(fleet: Fleet, log: Path):

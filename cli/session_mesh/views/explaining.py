@@ -47,11 +47,18 @@ def _record(record: dict[str, Any]) -> list[str]:
                 ("  output", f"{words.count(usage['output'])}, of it reasoning {thought}"),
                 ("  cost then", f"{words.usd(record['cost_usd'])}  {record['price_source']}"),
                 ("  flags", ", ".join(record["flags"])),
-                ("  read in", f"{record['file']}, byte {record['offset']}"),
+                _origin(record),
             ]
         ),
         *_price(record["price"], record["cost_usd"]),
     ]
+
+
+def _origin(record: dict[str, Any]) -> tuple[str, str]:
+    """Say where it is from, if that is known: an early version noted no file."""
+    if record["file"]:
+        return "  read in", f"{record['file']}, byte {record['offset']}"
+    return "  read in", "no file: reported by its agent" if record["source"] == "report" else ""
 
 
 def _price(price: dict[str, Any] | None, then_usd: str | None) -> list[str]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import asdict
 
+from meshnode.app.sessions.reporting import SOURCE as REPORTS
 from meshnode.client.durations import rfc3339
 from meshnode.core.errors import NotFoundError
 from meshnode.core.ledger import marks
@@ -26,7 +27,7 @@ from meshnode.ingest.lenient import file_named, file_text, is_there
 from meshnode.ingest.reading import Findings, Reason, unmarked
 from meshnode.ingest.sources import SOURCES
 from meshnode.ingest.tree import CHUNK_BYTES, WHOLE_BYTES_MAX
-from meshnode.store import ledger, usage_log
+from meshnode.store import ledger, reports, usage_log
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -65,7 +66,8 @@ class Line(msgspec.Struct, frozen=True):
 def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
     """Explain a response, by its id or key, or a session; raises NotFoundError.
 
-    Also one that a gateway's logs, as far as they are still there, tell to be of that chat id.
+    Agents of several sessions may have reported the same id: then it is all of those. Also one that
+    a gateway's logs, as far as they are still there, tell to be of that chat id.
     """
     entries, history, more = _response(database, name), True, 0
     if not entries:
@@ -73,6 +75,9 @@ def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
         history = False
         if len(entries) == ENTRIES_MAX:
             more = len(database.run_now(usage_log.seqs_of_session, name)) - ENTRIES_MAX
+    if not entries:
+        entries, history = database.run_now(reports.of_id, name), True
+        entries, more = entries[:ENTRIES_MAX], max(len(entries) - ENTRIES_MAX, 0)
     if not entries:
         entries, history = _chats(database, name), True
     if not entries:
@@ -97,7 +102,7 @@ def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
 
 
 def _response(database: Database, name: str) -> list[Entry]:
-    for key in (name, *(f"{source}:{name}" for source in SOURCES)):
+    for key in (name, *(f"{source}:{name}" for source in (*SOURCES, REPORTS))):
         if found := database.run_now(usage_log.revisions, key):
             return found + database.run_now(usage_log.beside, key + ADVICE)
     return []

@@ -55,6 +55,16 @@ def total(connection: sqlite3.Connection) -> int:
     return sum(one.records for _, one in counters.counted(connection) if isinstance(one, Slot))
 
 
+def test_reports_of_an_id_are_found_without_their_sessions(counted: sqlite3.Connection):
+    same = report("r1", NOW_S + 9)
+    other = replace(same, session="another", idem_key=idem_key_of("another", "r1"))
+    reports.count(counted, other, lambda _: Charge())
+    reports.count(counted, report("x:r1"), lambda _: Charge())
+    found = [entry.record.idem_key for entry in reports.of_id(counted, "r1")]
+    assert found == ["report:sess:r1", "report:another:r1"]
+    assert reports.of_id(counted, "r") == []
+
+
 def test_a_report_is_known_by_its_id_and_content(counted: sqlite3.Connection):
     assert reports.knows(counted, report("r0"))
     assert not reports.knows(counted, report("new"))
