@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from e2e.fleet import wait_until
 from e2e.hosts import PORT, HostedNode, Hosts
@@ -75,3 +77,18 @@ def test_nodes_of_one_network_find_each_other_whatever_their_routers_forward(hos
     told = {name: ("alive", [f"203.0.113.{n}:9000"]) for n, name in enumerate(("anna", "berta"), 1)}
     for node in both:
         wait_until(lambda node=node: where(node) == told, node.name)
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="there is no IPv6 here")
+@pytest.mark.parametrize("everywhere", ["0.0.0.0", "[::]"])
+def test_a_machine_without_ipv4_is_found_at_what_it_has(hosted_fleet, everywhere):
+    anna = hosted_fleet.node("anna")
+    hosted_fleet.hosts.run(anna.host, "ip", "-4", "address", "flush", "dev", "lo")
+    hosted_fleet.hosts.run(anna.host, "ip", "-4", "address", "flush", "dev", "eth0")
+    anna.json("init", "--name", "anna")
+    anna.up("--listen", f"{everywhere}:{PORT}", "--no-mdns")
+    assert where(anna)["anna"] == at("[::1]")
+    assert anna.json("invite")["addresses"] == [f"[::1]:{PORT + 1}"]
+    checks = {one["id"]: one["ok"] for one in anna.json("doctor")["checks"]}
+    assert (checks["listening"], checks["joiners_port"]) == (True, True)

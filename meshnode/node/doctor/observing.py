@@ -19,7 +19,7 @@ from meshnode.discovery.multicast import hear_ourselves
 from meshnode.discovery.names import resolved
 from meshnode.discovery.probes import SPEAK_S, attempt_at, certificate_at
 from meshnode.discovery.seeds import parse_address
-from meshnode.node.presence.addresses import WILDCARDS, interface_hosts, joined
+from meshnode.node.presence.addresses import WILDCARDS, interface_hosts, joined, loopback_of
 from meshnode.rpc.probes import enter, hello
 
 if TYPE_CHECKING:
@@ -61,14 +61,14 @@ class Observer(msgspec.Struct, frozen=True):
         chosen = addresses[:ADDRESSES_MAX]
         found: dict[str, Attempt] = {}
         host, port = parse_address(joiners)
+        local = _local_hosts()
         with suppress(TimeoutError):
             async with asyncio.timeout(PEER_S), asyncio.TaskGroup() as tasks:
                 for address in chosen:
                     tasks.create_task(_connect(address, found))
                 greeted = Attempt(joiners, Dial.CONNECTED, greeting_address=joiners)
                 seen.joiners = replace(greeted, greeting_fault=UNANSWERED)
-                seen.joiners = await self._greeted(greeted, _dialled(host), port)
-        local = _local_hosts()
+                seen.joiners = await self._greeted(greeted, _dialled(host, local), port)
         seen.own = tuple(
             OwnAddress(_host(one) in local, _is_loopback(_host(one)), found.get(one) or _mute(one))
             for one in chosen
@@ -145,11 +145,9 @@ def _host(address: str) -> str:
     return parse_address(address)[0]
 
 
-def _dialled(host: str) -> str:
-    """Return where to reach a listener that is bound to everything."""
-    if host not in WILDCARDS:
-        return host
-    return "::1" if ":" in host else "127.0.0.1"
+def _dialled(host: str, local: frozenset[str]) -> str:
+    """Return where to reach a listener: one bound to everything is, on IPv4 or else on IPv6."""
+    return loopback_of(local) if host in WILDCARDS else host
 
 
 def _is_loopback(host: str) -> bool:

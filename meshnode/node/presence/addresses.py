@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import socket
 from ipaddress import ip_address
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec.structs import replace
 
 from meshnode.core.membership.members import ADDRESSES_MAX
 from meshnode.discovery.seeds import PORT_MAX, bracketed, parse_address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from ipaddress import IPv4Address, IPv6Address
 
 DEFAULT_LISTEN = "0.0.0.0:7707"
 WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104 - a node is there to be reached
@@ -70,16 +75,25 @@ def interface_hosts() -> tuple[str, ...]:
     """Return this machine's addresses, IPv4 first; loopback only where there is nothing else."""
     import psutil  # noqa: PLC0415 - for a node that listens everywhere
 
-    found = []
+    found: list[IPv4Address | IPv6Address] = []
+    loopback: list[str] = []
     up = {name for name, stats in psutil.net_if_stats().items() if stats.isup}
     for name, entries in psutil.net_if_addrs().items():
         for entry in entries:
             if name in up and entry.family in {socket.AF_INET, socket.AF_INET6}:
                 address = ip_address(entry.address.partition("%")[0])
-                if not address.is_loopback and not address.is_link_local:
+                if address.is_loopback:
+                    loopback.append(str(address))
+                elif not address.is_link_local:
                     found.append(address)
     found.sort(key=lambda address: address.version)
-    return tuple(str(address) for address in found[:ADDRESSES_MAX]) or ("127.0.0.1",)
+    return tuple(str(address) for address in found[:ADDRESSES_MAX]) or (loopback_of(loopback),)
+
+
+def loopback_of(hosts: Iterable[str]) -> str:
+    """Return the loopback address that a machine has: ::1 where it has no other."""
+    known = frozenset(hosts)
+    return "::1" if "::1" in known and "127.0.0.1" not in known else "127.0.0.1"
 
 
 def joined(host: str, port: int) -> str:

@@ -138,6 +138,16 @@ def test_a_machine_without_a_network_is_found_on_its_loopback(interfaces):
     assert interface_hosts() == ("127.0.0.1",)
 
 
+def test_a_machine_without_ipv4_is_found_on_the_loopback_that_it_has(interfaces):
+    interfaces(("lo", True, ["::1"]), ("eth0", True, ["fe80::1%eth0"]))
+    assert interface_hosts() == ("::1",)
+    assert listening_at("::", 7707, None).loopback_only
+    interfaces(("lo", True, ["::1", "127.0.0.1"]))
+    assert interface_hosts() == ("127.0.0.1",)
+    interfaces(("lo", False, ["::1"]))
+    assert interface_hosts() == ("127.0.0.1",)
+
+
 def test_a_machine_with_many_addresses_tells_as_many_as_a_member_may(interfaces):
     interfaces(("eth0", True, [f"192.0.2.{number}" for number in range(1, 30)]))
     assert len(interface_hosts()) == ADDRESSES_MAX
