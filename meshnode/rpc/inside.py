@@ -12,7 +12,7 @@ import grpc
 import grpc.aio
 
 from meshnode.app.sessions.reporting import Report
-from meshnode.core.errors import NotAuthenticatedError, NotPermittedError
+from meshnode.core.errors import NotAuthenticatedError, NotPermittedError, UsageError
 from meshnode.rpc.cost import buckets_from_wire
 from meshnode.rpc.pulses import pulsed
 from meshnode.rpc.views import session_to_wire
@@ -98,6 +98,8 @@ class SessionServicer(pb_grpc.SessionServiceServicer):
     ) -> pb.ReportUsageResponse:
         """Count what a response has used."""
         session = await self._admitted(context)
+        if not request.HasField("usage"):  # else its id would count nothing for good
+            raise UsageError("a report without usage", "say what was used: usage.input, output, …")
         usage = buckets_from_wire(request.usage)
         report = Report(request.id, request.model, usage, request.provider, request.tier)
         return pb.ReportUsageResponse(counted=await self._reports.take(session, report))

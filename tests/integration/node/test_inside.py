@@ -13,7 +13,9 @@ from meshnode.client.home import Home, make_private
 from meshnode.client.inside import Inside, Usage
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets.targets import NewSession, Selection
+from meshnode.core.errors import UsageError
 from meshnode.node.homes.founding import found
+from meshnode.v1 import session_service_pb2 as pb
 
 pytestmark = pytest.mark.integration
 
@@ -58,3 +60,19 @@ async def test_what_an_agent_tells_of_itself_is_work_and_a_look_is_none(home, mo
     async with running(home):
         session_id = await asyncio.to_thread(done, home, ACTS[act])
     assert shown == supervised == ([] if act == "looks" else [session_id])
+
+
+async def test_a_report_whose_usage_was_left_out_is_refused_and_counts_nothing(home):
+    told = []
+
+    def act(session: Inside) -> None:
+        asking = session._asking
+        request = pb.ReportUsageRequest(id="r1", model="gpt-5")
+        with pytest.raises(UsageError, match="without usage"):
+            asking.call(asking.node_sessions.ReportUsage, request)
+        told.append(session.report("r1", "gpt-5", Usage(input=1)))
+        told.append(session.report("r2", "gpt-5", Usage()))  # none was used: that is said
+
+    async with running(home):
+        await asyncio.to_thread(done, home, act)
+    assert told == [True, True]
