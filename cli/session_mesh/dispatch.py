@@ -209,7 +209,8 @@ def _failure_of(error: Exception, words: Sequence[str]) -> Failure:
         said = f"cannot write the output: {error.strerror}"
         is_closed = error.errno == errno.EBADF
         fix = "> /dev/null throws it away" if is_closed else "make room there, or write elsewhere"
-        return Failure("failed", said, fix, 1, details)
+        notes = getattr(error, "__notes__", ())  # that something was done all the same
+        return Failure("failed", said, "; ".join([fix, *notes]), 1, details)
     if isinstance(error, PermissionError) and error.filename is not None:
         said = f"{error.filename}: permission denied"
         fix = "it is another user's: name a home of your own with --home, or ask who it belongs to"

@@ -36,6 +36,8 @@ GLOBALS: dict[str, tuple[Any, Any]] = {
     "quiet": (QuietOption, False),
     "verbose": (VerboseOption, False),
 }
+# Who only reads that it failed would order it again: a second agent, or a second steer.
+UNTOLD = "only this answer is lost: whatever was ordered is done"
 SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
 
@@ -105,7 +107,7 @@ def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
             return 0
         try:
             answer = command(call, **options)
-            return answer if isinstance(answer, int) else render(answer, call.streams, call.style)
+            return answer if isinstance(answer, int) else _told(answer, call)
         except BrokenPipeError as error:
             raise UnreadError from error
 
@@ -122,6 +124,14 @@ def _typed(command: Callable[..., View | int]) -> Callable[..., int]:
     run.__annotations__ = {name: one.annotation for name, one in signature.parameters.items()}
     run.__name__ = command.__name__
     return run
+
+
+def _told(answer: View, call: "Call") -> int:
+    try:
+        return render(answer, call.streams, call.style)
+    except OSError as error:
+        error.add_note(UNTOLD)
+        raise
 
 
 def _globals_beside(parameters: Sequence[inspect.Parameter]) -> dict[str, tuple[Any, Any]]:

@@ -89,7 +89,10 @@ def test_what_was_done_is_done_though_it_cannot_be_told(tmp_path):
     home = tmp_path / "home"
     done = call(">&-", "init", home=home)
     assert (done.returncode, "Bad file descriptor" in done.stderr) == (1, True)
+    assert "whatever was ordered is done" in done.stderr, "or a retry would order it twice"
     assert (home / "genesis.bin").exists()
+    refused = call(">&-", "--help", home=home)
+    assert (refused.returncode, "is done" in refused.stderr) == (1, False)
 
 
 @pytest.mark.parametrize("words", [("--version",), ("config", "show"), ("--help",)])
