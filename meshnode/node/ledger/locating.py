@@ -16,6 +16,8 @@ from meshnode.ingest.sources import SOURCES, check_kind, no_messages, source_nam
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from meshnode.ingest.sources import Source
+
 
 def sources_at(
     names: Sequence[str], paths: Sequence[str]
@@ -43,14 +45,32 @@ def sources_at(
     found: list[SourceConfig] = []
     missing: dict[str, NotFoundError] = {}
     for name in names or sorted(SOURCES):
-        standard = SOURCES[name].standard(os.environ, expanded("~"))
+        is_named = bool(os.environ.get(SOURCES[name].variable, "").strip())
+        standard = _standard(SOURCES[name], is_named=is_named)
         here = [path for path in standard if Path(path).exists()]
         if names and not here:
-            told = f"no {name} logs here: looked for {', '.join(standard)}"
-            missing[name] = NotFoundError(told, "name them with --path")
-        is_named = bool(os.environ.get(SOURCES[name].variable, "").strip())
+            missing[name] = _nowhere(name, standard)
         found += [SourceConfig(name, path) for path in (standard if is_named else here)]
     return found, missing
+
+
+def _standard(source: Source, *, is_named: bool) -> list[str]:
+    """Name the usual places; none where nobody knows the home that they are in."""
+    try:
+        home = expanded("~")
+    except UsageError:  # such as of a container's user: what is somewhere else is read all the same
+        if source.is_tree and not is_named:
+            return []
+        home = Path(os.sep)
+    return source.standard(os.environ, home)
+
+
+def _nowhere(name: str, standard: Sequence[str]) -> NotFoundError:
+    if not standard:
+        said = f"no {name} logs here: this user has no home directory that is known"
+        return NotFoundError(said, "set HOME, or name them with --path")
+    told = f"no {name} logs here: looked for {', '.join(standard)}"
+    return NotFoundError(told, "name them with --path")
 
 
 def all_names(configs: Iterable[SourceConfig]) -> tuple[str, ...]:
