@@ -236,6 +236,18 @@ def make_private(directory: Path) -> None:
     check_private(directory)
 
 
+def make_run(home: Home) -> None:
+    """Create the directory of a home's sockets; its errors say why it is where it is."""
+    try:
+        make_private(home.run)
+    except MeshError as error:
+        if home.run.parent != home.path:
+            why = f"sockets of {home.path} are there since its path is too long for sockets"
+            others = "name a shorter --home, or another XDG_RUNTIME_DIR"
+            error.hint = "; ".join(filter(None, [error.hint, f"{why}: {others}"]))
+        raise
+
+
 def link_run(home: Home) -> None:
     """Leave word where the sockets are: others may have another XDG_RUNTIME_DIR, or none."""
     run, link = home.run, home.path / "run"

@@ -19,7 +19,7 @@ from meshnode.client.home import (
     DISKS_FAULT,
     check_private,
     link_run,
-    make_private,
+    make_run,
     unlink_run,
     unwritten,
 )
@@ -54,7 +54,7 @@ class HomeLock:
             if is_free:
                 unlink_run(home)
             if is_free or not home.run.exists():  # else of a node whose home was moved meanwhile
-                make_private(home.run)
+                make_run(home)
             file = _opened(home.lock, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK | flags)
             held.callback(os.close, file)
             check_alone(home.lock, os.fstat(file))

@@ -16,7 +16,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from meshnode.app.audit.alarms import Alarm
-from meshnode.client.home import link_run, make_private, unwritten
+from meshnode.client.home import link_run, make_run, unwritten
 from meshnode.core.errors import ConflictError, MeshError
 from meshnode.node.lock import lock_again
 
@@ -98,7 +98,7 @@ class OwnSocket:
         is_open = _place(self._home.socket) == self._socket_at
         if is_locked and is_open:
             return False
-        make_private(self._home.run)
+        make_run(self._home)
         link_run(self._home)
         if not is_locked:
             lock, before = lock_again(self._home), self._lock

@@ -7,8 +7,8 @@ import pytest
 
 from meshnode.client.connection.connection import Connection
 from meshnode.client.errors import NoNodeError
-from meshnode.client.home import Home, read_plain
-from meshnode.core.errors import ConflictError, UsageError
+from meshnode.client.home import Home, make_run, read_plain
+from meshnode.core.errors import ConflictError, NotPermittedError, UsageError
 from meshnode.node.lock import HomeLock
 
 
@@ -44,6 +44,22 @@ def test_a_place_that_is_gone_is_chosen_anew(home, tmp_path, monkeypatch):
         assert home.run.parent == tmp_path / "other"
         monkeypatch.delenv("XDG_RUNTIME_DIR")
         assert home.run.parent == tmp_path / "other"
+
+
+def test_where_sockets_cannot_be_put_outside_it_is_said_why_they_are_there(
+    home, tmp_path, monkeypatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "file" / "runtime"))
+    with pytest.raises(NotPermittedError) as refused, HomeLock(home):
+        pass
+    assert str(tmp_path / "file") in refused.value.message
+    assert "its path is too long for sockets" in refused.value.hint
+    assert "XDG_RUNTIME_DIR" in refused.value.hint
+    short = Home(tmp_path / "file" / "h")  # that one would have its own in itself
+    with pytest.raises(NotPermittedError) as refused:
+        make_run(short)
+    assert "too long" not in refused.value.hint
 
 
 def test_a_node_that_left_no_word_is_found_as_before(home, tmp_path):
