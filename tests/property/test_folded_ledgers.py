@@ -47,10 +47,14 @@ class Folded(Rolled):
         found: dict[tuple, list[int]] = {}
         for key, slot in rows:
             counts = (slot.records, *slot.usage.counts)
-            group = (month_of(key.start_s), key.model, unmarked(key.tier), slot.owner)
+            group = (month_of(key.start_s), key.model, unmarked(key.tier), self.whose(slot))
             held = found.setdefault(group, [0] * len(counts))
             found[group] = [one + other for one, other in zip(held, counts, strict=True)]
         return {group: tuple(counts) for group, counts in found.items() if any(counts)}
+
+    def whose(self, slot: Slot) -> str:
+        """Say who spent it, where that stays: whom a log had, and one of several, may be lost."""
+        return slot.owner if self.by_owner else ""
 
     def by_day(self, rows: Any) -> dict[tuple, int]:
         """Add up records by day, where more than months are told."""
@@ -59,7 +63,7 @@ class Folded(Rolled):
             month = month_of(key.start_s)
             is_month = isinstance(key, MonthKey) or month < self.horizon.month
             when = ("month", month) if is_month else ("day", key.start_s // DAY_S)
-            group = (*when, key.model, unmarked(key.tier), slot.owner)
+            group = (*when, key.model, unmarked(key.tier), self.whose(slot))
             found[group] = found.get(group, 0) + slot.records
         return {group: records for group, records in found.items() if records}
 
@@ -195,21 +199,6 @@ class Shared(Folded):
 
 class Older(Upgraded, Folded):
     """The same at a ledger that an older version has begun, which told no consumers apart."""
-
-    def grouped(self, rows: Any) -> dict[tuple, sums]:
-        """Add up by month and what stays, whoever it was: an older version said one of several."""
-        found: dict[tuple, sums] = {}
-        for (*group, _), counts in Folded.grouped(self, rows).items():
-            held = found.get(tuple(group), (0,) * len(counts))
-            found[tuple(group)] = tuple(map(sum, zip(held, counts, strict=True)))
-        return found
-
-    def by_day(self, rows: Any) -> dict[tuple, int]:
-        """Add up by day, whoever it was."""
-        found: dict[tuple, int] = {}
-        for (*group, _), records in Folded.by_day(self, rows).items():
-            found[tuple(group)] = found.get(tuple(group), 0) + records
-        return found
 
 
 Folded.TestCase.settings = settings(max_examples=100, stateful_step_count=25)

@@ -1,7 +1,6 @@
 """Whoever had a log session, and whenever somebody says so: totals stay, over a lost disk too."""
 
 import sqlite3
-from collections import Counter
 from contextlib import closing
 from functools import partial
 from random import Random
@@ -12,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 from property.test_folded_ledgers import Folded
-from property.test_rolled_ledgers import READER, START_S, Rolled, sums
+from property.test_rolled_ledgers import READER, START_S, Rolled
 from usage_records import usage_record
 
 from meshnode.core.ledger.ledger import LEDGER, Batch, Buckets, Diagnostics, Slot
@@ -60,21 +59,6 @@ class HadAndFolded(Had, Folded):
     def owner(self, session: str, consumer: str) -> str:
         """Say what a transcript does: nothing."""
         return ""
-
-    def grouped(self, rows: Any) -> dict[tuple, sums]:
-        """Add up whoever it was: a log that is read again after a lost disk is nobody's."""
-        found: dict[tuple, sums] = {}
-        for (month, model, tier, _), counts in super().grouped(rows).items():
-            held = found.get((month, model, tier), (0,) * len(counts))
-            found[month, model, tier] = tuple(map(sum, zip(held, counts, strict=True)))
-        return found
-
-    def by_day(self, rows: Any) -> dict[tuple, int]:
-        """Add up by day, whoever it was."""
-        found: Counter[tuple] = Counter()
-        for group, records in super().by_day(rows).items():
-            found[group[:-1]] += records
-        return found
 
 
 HadAndFolded.TestCase.settings = settings(max_examples=50, stateful_step_count=25)

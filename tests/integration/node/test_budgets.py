@@ -240,18 +240,24 @@ async def test_an_agent_that_cannot_be_stopped_is_tried_again_ever_later_and_tol
     assert [done.outcome for _, done in node.held] == ["waits", "applied"]
 
 
-async def test_a_hold_that_meets_sums_being_made_anew_is_judged_again_at_once(node):
-    calls_for, unknown = node.withholding.calls_for, [""]
-    node.withholding.calls_for = lambda one: unknown.pop() if unknown else calls_for(one)
+async def held_by_itself(node):
+    """Let the desk look for itself, until an agent is held that has spent too much."""
     record, found = node.run(), asyncio.Event()
     node.set(DAY)
     node.use(HERE, record.session_id, 1000)
     node.clock.now_s += SETTLE_S
     found.set()
     looking = asyncio.get_running_loop().create_task(node.desk.run(found))
-    async with asyncio.timeout(WAIT_S):  # nothing else comes before LOOK_AGAIN_S
+    async with asyncio.timeout(WAIT_S):
         await node.agents.reached.wait()
     looking.cancel()
+    return record
+
+
+async def test_a_hold_that_meets_sums_being_made_anew_is_judged_again_at_once(node):
+    calls_for, unknown = node.withholding.calls_for, [""]
+    node.withholding.calls_for = lambda one: unknown.pop() if unknown else calls_for(one)
+    record = await held_by_itself(node)  # nothing else comes before LOOK_AGAIN_S
     assert (unknown, record.session_id in node.agents.suspended) == ([], True)
 
 
@@ -265,15 +271,7 @@ async def test_a_look_that_fails_is_not_the_last_one(node, monkeypatch):
         return coverage()
 
     monkeypatch.setattr(node.queries, "coverage", failing_once)
-    record, found = node.run(), asyncio.Event()
-    node.set(DAY)
-    node.use(HERE, record.session_id, 1000)
-    node.clock.now_s += SETTLE_S
-    found.set()
-    looking = asyncio.get_running_loop().create_task(node.desk.run(found))
-    async with asyncio.timeout(WAIT_S):
-        await node.agents.reached.wait()
-    looking.cancel()
+    record = await held_by_itself(node)
     assert (faults, record.session_id in node.agents.suspended) == ([], True)
 
 
