@@ -27,6 +27,7 @@ OUTBOX_BYTES_MAX = 256 << 10  # waiting for one client; beyond, it is hung up on
 CLIENTS_MAX = 32  # beyond, a connection is closed at once
 CHUNK_BYTES = 64 << 10
 LOOK_S = 5.0  # until we look whether our socket is where it was
+SOCKETS_MAX = 8  # that somebody may have moved: the one before that is closed
 
 
 class RequestError(Exception):
@@ -113,11 +114,12 @@ class Door:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._clients: list[Client] = []
-        self._listener = _listener(path)
+        self._listeners = [_listener(path)]
 
     def watches(self, handle: Callable[[Client, bytes], None]) -> Iterator[Watch]:
         """Yield what to poll for; every request line is given to `handle`."""
-        yield self._listener.fileno(), select.POLLIN, self._accept
+        for listener in self._listeners:
+            yield listener.fileno(), select.POLLIN, partial(self._accept, listener)
         for client in self._clients:
             mask = select.POLLIN | (select.POLLOUT if client.outbox else 0)
             yield client.connection.fileno(), mask, partial(_serve, client, handle)
@@ -135,9 +137,8 @@ class Door:
 
     def close(self) -> None:
         """Hang up on all, and let nobody in."""
-        self._listener.close()
-        for client in self._clients:
-            client.connection.close()
+        for one in (*self._listeners, *(client.connection for client in self._clients)):
+            one.close()
 
     def forget_gone(self) -> None:
         """Hang up on those who have gone, or were found to send too much or read too little."""
@@ -148,18 +149,20 @@ class Door:
     def look(self) -> None:
         """Put the socket back if it was removed, as at the end of a login; who has come in stays.
 
-        Its directory is the node's to make anew.
+        So does the one before: its home may only have been moved, and come back. The directory is
+        the node's to make anew.
         """
         if os.path.lexists(self._path):
             return
-        with suppress(OSError):  # until the node has made the directory anew
-            listener = _listener(self._path)
-            self._listener.close()
-            self._listener = listener
+        with suppress(OSError):  # until there is a directory
+            self._listeners.append(_listener(self._path))
+        for former in self._listeners[:-SOCKETS_MAX]:
+            former.close()
+        del self._listeners[:-SOCKETS_MAX]
 
-    def _accept(self) -> None:
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            connection, _ = self._listener.accept()
+            connection, _ = listener.accept()
         except OSError:
             return
         if len(self._clients) >= CLIENTS_MAX:

@@ -257,6 +257,7 @@ class Following:
             return False
         if self.supervisor is None and tree.carries_mark(identity, self.session_id):
             self.supervisor, self.above = identity, tree.ancestors(identity)
+            self.is_elsewhere = False
             self.identified.set()
         return self.supervisor == identity
 

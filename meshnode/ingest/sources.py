@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from meshnode.ingest.reading import Parser, Reader, SourceConfig
     from meshnode.ingest.tree import Format
 
+NOWHERE = Path(os.devnull)  # nothing is below it
+
 
 class Source(msgspec.Struct, frozen=True):
     """One kind of log or transcript.
@@ -84,6 +86,21 @@ SOURCES: Mapping[str, Source] = {
         telling=lambda path, session: higress.HigressReader(path, session, with_rounds=True),
     ),
 }
+
+
+def standard_paths(source: Source, environment: Mapping[str, str]) -> list[str]:
+    """Name where this user's logs may be: what is in a home that nobody knows, below NOWHERE.
+
+    Raises UsageError for a place that is said to be in that.
+    """
+    try:
+        home = Path("~").expanduser()
+    except RuntimeError:
+        if environment.get(source.variable, "").lstrip().startswith("~"):
+            said = f"whose home directory {source.variable} means is not known"
+            raise UsageError(said, "set HOME, or write it out") from None
+        home = NOWHERE
+    return source.standard(environment, home)
 
 
 def source_named(name: str) -> Source:

@@ -342,7 +342,7 @@ class Outlays:
             held.put(session, parts.get(id(held)))
         if session == FOLDED:
             for held in self._sums.values():
-                held.unsure = 0
+                held.unsure, held.known = 0, None
             for row in self._rows.get(session, {}).values():
                 self._doubt(row, 1)
 

@@ -43,7 +43,7 @@ class _Later(NamedTuple):
 class Withholding:
     """Carries holds out; `tell` puts them into the log, `calls_for` says what a hold is by now.
 
-    One that is not called for at that moment, as sums are being made anew, is to be judged again.
+    What could not be done, or was not called for as sums were being made anew, is judged again.
     """
 
     def __init__(
@@ -130,8 +130,8 @@ class Withholding:
 
     def _put_off(self, one: Hold, done: Done | None) -> None:
         self._taken.discard(one.key)
+        self.judge_again()  # when it is due
         if done is None:
-            self.judge_again()
             return
         before = self._later.get(one.key)
         pause_s = before.pause_s if before else AGAIN_S

@@ -21,7 +21,7 @@ from meshnode.core.ledger.budgets import SAID, budget_of
 from meshnode.core.membership.members import LABELS_SAID, labels_beyond
 from meshnode.discovery.seeds import check_advertised, check_seed, parse_address
 from meshnode.ingest.reading import SourceConfig
-from meshnode.ingest.sources import SOURCES, no_messages
+from meshnode.ingest.sources import SOURCES, no_messages, standard_paths
 from meshnode.node.configuration.configured import Config
 from meshnode.node.configuration.http_options import http_in
 from meshnode.node.names import checked_name
@@ -134,7 +134,7 @@ def _source(entry: Entry, warnings: list[str]) -> list[SourceConfig]:
         paths = [fields["path"].text("path")]
         _check_home(fields["path"], paths[0])
     elif SOURCES[source].is_tree:
-        paths = SOURCES[source].standard(os.environ, expanded("~"))
+        paths = standard_paths(SOURCES[source], os.environ)
     else:
         entry.fail(f'an entry of "ingest" with source "{source}" needs "path"')
     session_key = fields["session_key"].text("session_key") if "session_key" in fields else None

@@ -11,12 +11,17 @@ from msgspec.structs import replace
 from meshnode.client.home import expanded
 from meshnode.core.errors import NotFoundError, UsageError
 from meshnode.ingest.reading import SourceConfig
-from meshnode.ingest.sources import SOURCES, check_kind, no_messages, source_named
+from meshnode.ingest.sources import (
+    NOWHERE,
+    SOURCES,
+    check_kind,
+    no_messages,
+    source_named,
+    standard_paths,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from meshnode.ingest.sources import Source
 
 
 def sources_at(
@@ -46,7 +51,7 @@ def sources_at(
     missing: dict[str, NotFoundError] = {}
     for name in names or sorted(SOURCES):
         is_named = bool(os.environ.get(SOURCES[name].variable, "").strip())
-        standard = _standard(SOURCES[name], is_named=is_named)
+        standard = standard_paths(SOURCES[name], os.environ)
         here = [path for path in standard if Path(path).exists()]
         if names and not here:
             missing[name] = _nowhere(name, standard)
@@ -54,19 +59,8 @@ def sources_at(
     return found, missing
 
 
-def _standard(source: Source, *, is_named: bool) -> list[str]:
-    """Name the usual places; none where nobody knows the home that they are in."""
-    try:
-        home = expanded("~")
-    except UsageError:  # such as of a container's user: what is somewhere else is read all the same
-        if source.is_tree and not is_named:
-            return []
-        home = Path(os.sep)
-    return source.standard(os.environ, home)
-
-
 def _nowhere(name: str, standard: Sequence[str]) -> NotFoundError:
-    if not standard:
+    if all(Path(path).is_relative_to(NOWHERE) for path in standard):
         said = f"no {name} logs here: this user has no home directory that is known"
         return NotFoundError(said, "set HOME, or name them with --path")
     told = f"no {name} logs here: looked for {', '.join(standard)}"

@@ -4,6 +4,7 @@ import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,10 @@ def test_a_socket_that_was_removed_is_put_back_once_its_directory_is_there(super
     one.connect()
     assert one.ask("steer", message="hi")["ok"]
     assert one.line() == b"got hi\n"
+    with socket.socket(socket.AF_UNIX) as caller:  # a home that was only moved may come back
+        caller.connect(str(aside / one.socket.name))
+        caller.sendall(b'{"id": 8, "op": "info"}\n')
+        assert json.loads(caller.makefile("rb").readline())["ok"]
     shutil.rmtree(aside)
     one.socket.unlink()
     one.socket.write_text("somebody else's")

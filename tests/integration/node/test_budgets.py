@@ -254,6 +254,28 @@ async def held_by_itself(node):
     return record
 
 
+async def test_the_desk_wakes_for_what_could_not_be_done(node):
+    node.agents.fault = RefusedError("a process waits for a device")
+    looks, look = asyncio.Queue(), node.desk.look
+
+    def noted():
+        looks.put_nowait(left_s := look())
+        return left_s
+
+    node.desk.look = noted
+    record, found = node.run(), asyncio.Event()
+    node.set(DAY)
+    node.use(HERE, record.session_id, 1000)
+    node.clock.now_s += SETTLE_S
+    found.set()
+    looking = asyncio.get_running_loop().create_task(node.desk.run(found))
+    async with asyncio.timeout(WAIT_S):  # else it would look again after LOOK_AGAIN_S
+        assert await looks.get() == LOOK_AGAIN_S
+        assert await looks.get() == AGAIN_S
+    looking.cancel()
+    assert [done.outcome for _, done in node.held] == ["waits"]
+
+
 async def test_a_hold_that_meets_sums_being_made_anew_is_judged_again_at_once(node):
     calls_for, unknown = node.withholding.calls_for, [""]
     node.withholding.calls_for = lambda one: unknown.pop() if unknown else calls_for(one)

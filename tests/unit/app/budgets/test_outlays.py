@@ -131,7 +131,14 @@ def test_what_is_told_without_its_session_is_doubted_where_only_that_would_tell_
     assert known() == sums
     outlays.touch_all(origin)
     assert known() == sums
-    reason = judge(terms[b"crawlers'"], outlays.spent(b"crawlers'"), Heard(1, 1)).reason
+    for owner in rows:  # all of it is replaced by rows that name their sessions
+        feed.write(LEDGER, key_to_row(DayKey(FOLDED, "m", f"standard>#{owner}", day)), None)
+    feed.write(LEDGER, key_to_row(DayKey("s", "m", "standard", day)), value_to_row(FIVE))
+    feed.flush(2.0)
+    crawlers = outlays.spent(b"crawlers'")
+    outlays.touch_all(origin)
+    assert [unsure for _, unsure in known().values()] == [0, 0, 0, 0]
+    reason = judge(terms[b"crawlers'"], crawlers, Heard(1, 1)).reason
     assert reason.endswith("; whether 12 tokens of (older sessions) count is not known")
 
 

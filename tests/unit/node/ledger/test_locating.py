@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from meshnode.core.errors import UsageError
 from meshnode.ingest.higress import STANDARD_PATHS
 from meshnode.ingest.places import CLAUDE_VARIABLE
 from meshnode.node.ledger.locating import sources_at
@@ -42,3 +43,20 @@ def test_what_the_environment_names_needs_no_home(monkeypatch, tmp_path: Path):
     monkeypatch.setenv(CLAUDE_VARIABLE, str(tmp_path))
     found, missing = sources_at(("claude",), ())
     assert ([one.path for one in found], missing) == ([str(tmp_path)], {})
+
+
+@pytest.mark.usefixtures("homeless")
+def test_what_is_said_to_be_in_a_home_that_is_not_known_is_refused(monkeypatch):
+    monkeypatch.setenv(CLAUDE_VARIABLE, "~/.claude")
+    with pytest.raises(UsageError, match=CLAUDE_VARIABLE) as refused:
+        sources_at((), ())
+    assert "HOME" in refused.value.hint
+
+
+@pytest.mark.usefixtures("homeless")
+def test_logs_outside_a_home_that_is_not_known_are_found(monkeypatch, tmp_path: Path):
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    place = tmp_path / "claude" / "projects"
+    place.mkdir(parents=True)
+    found, missing = sources_at(("claude",), ())
+    assert ([one.path for one in found], missing) == ([str(place)], {})
