@@ -224,7 +224,9 @@ def planned(
         horizon = rolled_up(horizon, used_s)
         rows = told(counters.items(), beside, horizon)
     returned = _by_month(counters, beside, since, horizon)
-    rows |= {key: merged(rows.get(key, slot), slot) for key, slot in returned.items() if slot}
+    if returned:
+        kept = {key: slot for key, slot in {**counters, **returned}.items() if slot is not None}
+        rows = told(kept.items(), beside, horizon)
     return Plan(horizon, rows, _fit(rows, room.part(7)), returned)
 
 

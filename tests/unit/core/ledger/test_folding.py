@@ -179,6 +179,19 @@ def test_what_is_lacking_of_one_day_hides_nothing_of_another_once_both_are_a_mon
     assert told((here | today | kept).items(), {}, found.horizon) == found.rows
 
 
+def test_days_that_become_a_month_tell_no_more_than_they_did():
+    day, later_s = month_start_s(600) // DAY_S, month_start_s(601 + DAYS_KEPT_MONTHS)
+    nobodys = msgspec.structs.replace(one(), agent="")
+    read_again, other = slot_of("s", day + 1), slot_of("t", day + 2)
+    returned = {row_of(read_again, one("olga"), Horizon(day + 40)): one("olga")}
+    counters = returned | {read_again: nobodys, other: one("olga")}
+    assert records(told(counters.items(), {}, Horizon(day + 40))) == 2
+    today = {slot_of("u", later_s // DAY_S): Slot(0, Buckets())}
+    found = plan(counters | today, now_s=later_s + DAY_S)
+    assert found.horizon.month > 600
+    assert records(found.rows) == 2
+
+
 def test_what_others_say_of_such_rows_is_left_out_and_no_more():
     keys = [slot_of(f"s{number}", DAY - 9) for number in range(3)]
     row = row_of(keys[0], one(), Horizon(DAY - 1))
