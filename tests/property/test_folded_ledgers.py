@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import invariant, rule
 from property.test_rolled_ledgers import READER, Rolled, Upgraded, at_most, sums
 
-from meshnode.core.feeds.feed import Replica
 from meshnode.core.ledger.folding import (
     NOWHERE,
     Plan,
@@ -25,7 +24,7 @@ from meshnode.core.ledger.folding import (
 from meshnode.core.ledger.ledger import LEDGER, Slot, slot_key_of
 from meshnode.core.ledger.ledger_rows import key_to_row, slot_to_row
 from meshnode.core.ledger.marks import FOLDED, unmarked
-from meshnode.core.ledger.regained import by_month, counters_of
+from meshnode.core.ledger.regained import counters_of
 from meshnode.core.ledger.rollups import month_of
 from meshnode.core.periods import DAY_S, MonthKey
 from meshnode.node.ledger.folding import cut, moved, moving
@@ -143,43 +142,14 @@ class Folded(Rolled):
     def roll_all_up(self) -> None:
         self.roll_up(10_000, 1500, dies=False)
 
-    @rule(
-        chance=st.randoms(use_true_random=False),
-        share=st.floats(0, 1),
-        late=st.sampled_from([0.0, 0.5, 1.0]),
-    )
-    def lose_the_disk(self, chance: Any, share: float, late: float) -> None:
-        header, rows = self.replica.header, self.replica.rows
-        if header is None:
-            return
-        before, whole = self.shown(), not self.unread
-        self.begin()
-        keys = sorted(self.counting)
-        replica, self.replica = self.replica, Replica(self.replica.origin, self.replica._limits)
-        if keys:
-            self.read(chance.sample(keys, int(len(keys) * share)))
-        self.replica = replica
-        self.feed.continue_after(header, rows)
-        self.flush()
-        assert at_most(before, self.shown())
-        assert at_most(self.shown(), before if whole else self.logged(all_of_it=True))
-        unread = sorted(self.unread)
-        unsaid = chance.sample(unread, int(len(unread) * late))
-        if unsaid:
-            self.count(unsaid)
-        fed = with_folded(counters_of(self.feed.values(LEDGER).items()), self.now_s)
-        for piece in by_month(fed, 3):
-            said = rollups.hold(self.connection, piece)
-            packed = {key_to_row(k): slot and slot_to_row(slot) for k, slot in said.items()}
-            self.feed.write_together(LEDGER, packed)
-            self.flush()
+    def hold_what_is_returned(self, *, unsaid: bool) -> None:
+        returned = with_folded(counters_of(self.feed.values(LEDGER).items()), self.now_s)
+        self.hold(returned, changes=True)
         self.horizon = folds.horizon(self.connection)
         beside = folds.beside(self.connection)
         folds.remember(self.connection, self.horizon)
         counters.delete(self.connection, covered(self.published(), beside, self.horizon))
         self.settle()
-        assert at_most(before, self.shown())
-        assert at_most(self.shown(), self.logged(all_of_it=True))
 
     @invariant()
     def nothing_is_lost_and_nothing_counts_twice(self) -> None:

@@ -271,15 +271,21 @@ class Rolled(RuleBasedStateMachine):
         unsaid = chance.sample(unread, int(len(unread) * late))
         if unsaid:
             self.count(unsaid)
-        for piece in by_month(counters_of(self.feed.values(LEDGER).items()), 3):
+        self.hold_what_is_returned(unsaid=bool(unsaid))
+        assert at_most(before, self.shown())
+        assert at_most(self.shown(), self.logged(all_of_it=True))
+
+    def hold_what_is_returned(self, *, unsaid: bool) -> None:
+        self.hold(counters_of(self.feed.values(LEDGER).items()), changes=unsaid)
+        if unsaid:
+            self.say(ledger.published(self.connection))
+
+    def hold(self, returned: Any, *, changes: bool) -> None:
+        for piece in by_month(returned, 3):
             said = rollups.hold(self.connection, piece)
             packed = {key_to_row(k): slot and slot_to_row(slot) for k, slot in said.items()}
             self.feed.write_together(LEDGER, packed)
-            self.flush(changes=bool(unsaid))
-        if unsaid:
-            self.say(ledger.published(self.connection))
-            assert at_most(before, self.shown())
-            assert at_most(self.shown(), self.logged(all_of_it=True))
+            self.flush(changes=changes)
 
     @rule()
     def read_all_again(self) -> None:

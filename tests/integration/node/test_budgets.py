@@ -1,6 +1,7 @@
 """Budgets at a node with its disk: judged by the whole mesh's ledgers, held where agents run."""
 
 import asyncio
+from contextlib import asynccontextmanager
 
 import pytest
 from budgeted import ADMIN, DAY, HERE, NEAR, Budgeted
@@ -240,8 +241,9 @@ async def test_an_agent_that_cannot_be_stopped_is_tried_again_ever_later_and_tol
     assert [done.outcome for _, done in node.held] == ["waits", "applied"]
 
 
-async def held_by_itself(node):
-    """Let the desk look for itself, until an agent is held that has spent too much."""
+@asynccontextmanager
+async def looking_by_itself(node):
+    """Let the desk look for itself, at an agent that has spent too much, for WAIT_S at most."""
     record, found = node.run(), asyncio.Event()
     node.set(DAY)
     node.use(HERE, record.session_id, 1000)
@@ -249,9 +251,8 @@ async def held_by_itself(node):
     found.set()
     looking = asyncio.get_running_loop().create_task(node.desk.run(found))
     async with asyncio.timeout(WAIT_S):
-        await node.agents.reached.wait()
+        yield record
     looking.cancel()
-    return record
 
 
 async def test_the_desk_wakes_for_what_could_not_be_done(node):
@@ -263,23 +264,17 @@ async def test_the_desk_wakes_for_what_could_not_be_done(node):
         return left_s
 
     node.desk.look = noted
-    record, found = node.run(), asyncio.Event()
-    node.set(DAY)
-    node.use(HERE, record.session_id, 1000)
-    node.clock.now_s += SETTLE_S
-    found.set()
-    looking = asyncio.get_running_loop().create_task(node.desk.run(found))
-    async with asyncio.timeout(WAIT_S):  # else it would look again after LOOK_AGAIN_S
+    async with looking_by_itself(node):  # else it would look again after LOOK_AGAIN_S
         assert await looks.get() == LOOK_AGAIN_S
         assert await looks.get() == AGAIN_S
-    looking.cancel()
     assert [done.outcome for _, done in node.held] == ["waits"]
 
 
 async def test_a_hold_that_meets_sums_being_made_anew_is_judged_again_at_once(node):
     calls_for, unknown = node.withholding.calls_for, [""]
     node.withholding.calls_for = lambda one: unknown.pop() if unknown else calls_for(one)
-    record = await held_by_itself(node)  # nothing else comes before LOOK_AGAIN_S
+    async with looking_by_itself(node) as record:  # nothing else comes before LOOK_AGAIN_S
+        await node.agents.reached.wait()
     assert (unknown, record.session_id in node.agents.suspended) == ([], True)
 
 
@@ -293,7 +288,8 @@ async def test_a_look_that_fails_is_not_the_last_one(node, monkeypatch):
         return coverage()
 
     monkeypatch.setattr(node.queries, "coverage", failing_once)
-    record = await held_by_itself(node)
+    async with looking_by_itself(node) as record:
+        await node.agents.reached.wait()
     assert (faults, record.session_id in node.agents.suspended) == ([], True)
 
 
