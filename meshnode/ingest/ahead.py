@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import select
 import signal
 import sys
@@ -162,6 +161,8 @@ def _priced(
 
 def _tell_all(readings: Iterable[Reading], telling: int, mask: Iterable[int]) -> NoReturn:
     """Read and tell to the end, and end this process without its parent's farewells."""
+    import pickle  # noqa: PLC0415 - for logs that take more than one piece
+
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent says that it was interrupted
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     os.set_blocking(telling, False)
@@ -199,6 +200,8 @@ def _is_open(pipe: int, event: int, timeout_s: float | None) -> bool:
 def _told(pipe: int | None, reader: Reader) -> Iterator[Reading]:
     if pipe is None:
         return
+    import pickle  # noqa: PLC0415 - as above
+
     more = True
     while more:
         length = int.from_bytes(_exactly(pipe, LENGTH_BYTES))

@@ -10,18 +10,28 @@ import re
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 PACKED = ".gz"
 OTHER_PACKED = (".bz2", ".xz", ".zst")  # told of, and not read
 FILES_MAX = 512  # looked at, the newest; older ones are told, and not read
 
 
-def owns(path: str, file: str) -> bool:
-    """Tell whether a file is the log of that path, or what it was rotated into."""
-    return file == path or (
-        Path(file).parent == Path(path).parent
-        and _rotated_name(Path(path)).fullmatch(Path(file).name) is not None
-    )
+def owns(paths: Sequence[str]) -> Callable[[str], bool]:
+    """Make what tells whether a file is the log of one of these paths, or was rotated from it."""
+    logs = list(map(Path, paths))
+
+    def is_owned(file: str) -> bool:
+        at = Path(file)
+        return any(
+            at == log or (at.parent == log.parent and _rotated_name(log).fullmatch(at.name))
+            for log in logs
+        )
+
+    return is_owned
 
 
 def files(path: str) -> list[Path]:

@@ -26,14 +26,14 @@ from meshnode.ingest.rotated import FILES_MAX, PACKED, beside, is_readable, left
 from meshnode.ingest.unpacking import Unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from meshnode.ingest.reading import ParseLine, ParseRound
 
 HEAD_BYTES = 8192  # read for the first line, and more only if that is longer
 BEHIND_BYTES = 4096  # compared before reading on: some request ids are among them
 POSITION = b""  # the one place under which a reader keeps those of all its files
-PIECE_BYTES_MAX = 16 << 20  # read at once, however much may be: it is in memory three times over
+PIECE_BYTES_MAX = 16 << 20  # read at once, however much may be: however long the log
 OPEN_FILES_MAX = 4  # renamed files kept open until they end; beyond that the oldest is let go
 
 
@@ -174,7 +174,7 @@ class _Run(msgspec.Struct):
         tail_bytes = len(chunk) - whole  # of a full chunk these are read again
         in_long_line = place.in_long_line and not whole
         if whole:
-            self._lines(chunk[:whole], place, path)
+            self._lines(chunk, whole, place, path)
         elif in_long_line or tail_bytes > LINE_BYTES_MAX:
             if not in_long_line:
                 self.findings.skip(Reason.UNPARSABLE, path, place.offset)
@@ -204,13 +204,19 @@ class _Run(msgspec.Struct):
         place = _Place(found.st_dev, found.st_ino, fingerprint)
         return place, *_chunk(file, 0, self.bytes_left)
 
-    def _lines(self, chunk: bytes, place: _Place, path: str) -> None:
+    def _lines(self, chunk: bytes, whole: int, place: _Place, path: str) -> None:
+        """Read the lines that so many bytes of a chunk hold, which is as large as a piece may be.
+
+        `split` looks at each byte by itself, and takes four times as long.
+        """
         chunk, offset = unmarked(chunk, place.offset)
-        name = place.fingerprint.hex()
-        for number, line in enumerate(_lines_of(chunk)):
-            if number or not place.in_long_line:
-                self._line(line, path, name, offset)
-            offset += len(line) + 1
+        whole -= offset - place.offset
+        name, begin = place.fingerprint.hex(), 0
+        while begin < whole:
+            end = chunk.find(b"\n", begin)
+            if begin or not place.in_long_line:
+                self._line(chunk[begin:end], path, name, offset + begin)
+            begin = end + 1
 
     def _line(self, line: bytes, path: str, fingerprint: str, offset: int) -> None:
         if len(line) > LINE_BYTES_MAX:
@@ -356,14 +362,6 @@ class RotatingReader:
                     self._held.pop(ident).close()
 
 
-def _lines_of(chunk: bytes) -> Iterator[bytes]:
-    """Split whole lines: `split` looks at each byte by itself, and takes four times as long."""
-    begin = 0
-    while (end := chunk.find(b"\n", begin)) >= 0:
-        yield chunk[begin:end]
-        begin = end + 1
-
-
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -380,11 +378,14 @@ def _chunk(file: _Plain | Unpacked, offset: int, bytes_max: int) -> tuple[bytes,
     """Return the bytes that lead up to an offset, and what follows: at least a line if there is."""
     behind = min(offset, BEHIND_BYTES)
     file.seek(offset - behind)
-    read = file.read(behind + bytes_max)
-    if len(read) == behind + bytes_max and b"\n" not in read[behind:]:
+    before = file.read(behind)
+    if len(before) < behind:
+        return before, b""
+    read = file.read(bytes_max)
+    if len(read) == bytes_max and b"\n" not in read:
         more, newline, _ = file.read(max(LINE_BYTES_MAX + 1 - bytes_max, 0)).partition(b"\n")
         read += more + newline
-    return read[:behind], read[behind:]
+    return before, read
 
 
 def _hash_of_end(read: bytes) -> bytes:

@@ -30,16 +30,16 @@ class Source(msgspec.Struct, frozen=True):
 
     `reader` takes a path and, or None, the one session that is counted; `parser` reads a single
     file of what is read at a path, line by line; `standard` names the paths where this user's own
-    may be, whether they exist or not, from the environment and the user's directory; `owns` tells
-    whether a file belongs to what is read at a path, `files` lists those, and `is_whole` which are
-    one document.
+    may be, whether they exist or not, from the environment and the user's directory; `owns` makes
+    what tells whether a file belongs to what is read at any of some paths, and is asked of every
+    file ever read; `files` lists those of a path, and `is_whole` which are one document.
     `telling` makes a reader that also brings what was said, None if such logs do not hold it.
     """
 
     reader: Callable[[str, str | None], Reader]
     parser: Callable[[Path, str], Parser]
     standard: Callable[[Mapping[str, str], Path], list[str]]
-    owns: Callable[[str, str], bool]
+    owns: Callable[[Sequence[str]], Callable[[str], bool]]
     files: Callable[[str], Iterable[Path]]
     is_whole: Callable[[Path], bool]
     is_tree: bool = True  # of many files: found where it usually is, and worth being watched
@@ -58,11 +58,18 @@ def transcripts(
         reader=lambda root, session: TreeReader(found, root, session, marks),
         parser=lambda file, root: found.begin(file, b"", Path(root)),
         standard=standard,
-        owns=lambda root, file: file == root or file.startswith(os.path.join(root, "")),  # noqa: PTH118 - asked of every file ever read
+        owns=_below,
         files=lambda root: map(Path, files_of(found, Path(root))),
         is_whole=found.is_whole,
         variable=variable,
     )
+
+
+def _below(roots: Sequence[str]) -> Callable[[str], bool]:
+    """Make what tells whether a file is one of these roots, or below one."""
+    themselves = frozenset(roots)
+    begins = tuple(os.path.join(root, "") for root in roots)  # noqa: PTH118 - as texts, whatever they are
+    return lambda file: file.startswith(begins) or file in themselves
 
 
 SOURCES: Mapping[str, Source] = {

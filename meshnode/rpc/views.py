@@ -55,6 +55,7 @@ def session_to_wire(view: SessionView) -> session_pb2.Session:
         can=session_pb2.Can(steer=can_steer, kill=can_kill),
         session_epoch=record.session_epoch,
         session_start=record.start or 0,
+        orders=record.orders,
     )
 
 

@@ -173,7 +173,7 @@ def at_seqs(connection: sqlite3.Connection, seqs: Sequence[int]) -> dict[int, En
 
 def files(connection: sqlite3.Connection) -> set[tuple[str, str]]:
     """Return the sources and files of all records that there ever were; raises DamagedError."""
-    found = set(connection.execute("SELECT DISTINCT source, file FROM usage_kinds"))
+    found = set(connection.execute("SELECT source, file FROM usage_kinds"))
     if not {type(text) for one in found for text in one} <= {str}:
         raise DamagedError(_BROKEN, _HINT)
     return found

@@ -101,7 +101,7 @@ def _from_disk(call: Call, target: "Target", *, messages: bool) -> View | None:
         return None
     from meshnode.node.ledger.usage import Usage  # noqa: PLC0415 - large, rarely needed
 
-    with Usage(call.home, call.now_s) as ledger:
+    def asking(ledger: Usage) -> View | None:
         logged = ledger.session(wanted)
         if logged is None:
             return None
@@ -109,7 +109,9 @@ def _from_disk(call: Call, target: "Target", *, messages: bool) -> View | None:
         rounds_found.add(
             lambda: ledger.rounds(logged["session_id"], messages=messages), messages=messages
         )
-    return _logged_view({**logged, "source": "disk"}, rounds_found)
+        return _logged_view({**logged, "source": "disk"}, rounds_found)
+
+    return Usage.looked_at(call.home, call.now_s, asking)
 
 
 def _logged_view(logged: dict[str, Any], found: Found) -> View:
@@ -151,6 +153,11 @@ def _view(session: dict[str, Any], lines: tuple[str, ...], found: Found) -> View
     )
 
 
+def _order(told: str) -> str:
+    """Say what a standing kill or a budget did, without the id of the one or the other."""
+    return told.partition(" ")[2].replace(" ", ": ", 1)
+
+
 def described(session: dict[str, Any]) -> tuple[str, ...]:
     """Lay out what is known about a session."""
     usage = session["usage"]
@@ -161,6 +168,7 @@ def described(session: dict[str, Any]) -> tuple[str, ...]:
             ("title", session["title"]),
             ("node", f"{session['node_name']} ({session['node_id']})"),
             ("state", session["state"]),
+            ("orders", "; ".join(map(_order, session["orders"]))),
             ("waiting for", session["waiting_for"]),
             ("specializations", ", ".join(session["specializations"])),
             ("labels", words.labelled(session["labels"])),

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from meshnode.core.ledger.ledger import CounterKey, Slot
 
 
+LOTS_MAX = 16_384  # remembered of one query, some 6 MB; more: all are made again
 NAMES_MAX = 1000  # of models that have no price, in an answer; of more the rest is one sum
 TIERS_MAX = 5  # of models without a price of theirs, named in notes; of more it is said how many
 MODELS_MAX = 100  # named with a group; of more it is only said how many they are
@@ -94,6 +95,7 @@ class Adding:
         self.tally = Tally(holds_any=bool(query.most))
         self.sessions = Sessions()
         self.diagnostics = Diagnostics()
+        self._lots: dict[tuple[Combination, Span], Lot] = {}  # where texts have no part in them
 
     def row(self, what: Combination, span: Span, texts: Texts, counts: int) -> None:
         """Count a row, if the query selects it; `counts` as in core/ledger/counts.py.
@@ -110,7 +112,15 @@ class Adding:
         query = self.cutting.query
         if not self.cutting.selects(span) or query.session not in ("", texts.session):
             return None
-        return Lot(self.cutting.key(what, span, texts), self.kind(what, span))
+        if self.cutting.is_by_texts:
+            return Lot(self.cutting.key(what, span, texts), self.kind(what, span))
+        found = self._lots.get((what, span))
+        if found is None:
+            if len(self._lots) == LOTS_MAX:
+                self._lots.clear()
+            found = Lot(self.cutting.key(what, span, texts), self.kind(what, span))
+            self._lots[what, span] = found
+        return found
 
     def kind(self, what: Combination, span: Span) -> Kind:
         """Return what a row is priced as: as all of its day, unless prices change in it."""
@@ -199,29 +209,32 @@ def cost(
     """
     adding, names = Adding(query, Rated(prices)), dict[str, str]()
     adding.diagnostics = sum(diagnostics, Diagnostics())
-    for row in rows:
-        key, slot = row.key, row.slot
-        names[row.node_id], session = row.node_name, session_in(key.session, key.tier)
-        adding.row(
-            Combination(key.model, slot.provider, unmarked(key.tier)),
-            Span(_kind(key), key.start_s, key.end_s),
-            Texts(row.node_id, session, slot.agent, slot.owner, slot.project),
-            packed(slot),
-        )
+    places: dict[tuple[str, str, str, type, int], tuple[Combination, Span]] = {}
+    for node_id, node_name, key, slot in rows:
+        names[node_id], session = node_name, session_in(key.session, key.tier)
+        named = (key.model, slot.provider, key.tier, type(key), key.start_s)
+        place = places.get(named)
+        if place is None:  # of several sessions' rows, mostly, and each takes time to make
+            what = Combination(key.model, slot.provider, unmarked(key.tier))
+            place = places[named] = what, Span(_kind(key), key.start_s, key.end_s)
+        texts = Texts(node_id, session, slot.agent, slot.owner, slot.project)
+        adding.row(*place, texts, packed(slot))
     return finished(adding.answer(names))
 
 
 def are_priced_alike(rows: Iterable[OwnedSlot], prices: Prices) -> bool:
     """Whether no price changes within a row, so that what it adds up would cost the same."""
-    rated, units = Rated(prices), set[Unit]()
-    for row in rows:
-        key = row.key
+    days = set[tuple[str, str, str, int]]()
+    for _, _, key, slot in rows:
         if isinstance(key, MonthKey):
             return False  # most likely: prices change every few months
         if isinstance(key, DayKey):
-            what = Combination(key.model, row.slot.provider, unmarked(key.tier))
-            units.add(Unit(what, key.start_s))
-    return all(rated.is_alike(what, int(day_s)) for what, day_s in units)
+            days.add((key.model, slot.provider, key.tier, key.day))
+    rated = Rated(prices)
+    return all(
+        rated.is_alike(Combination(model, provider, unmarked(tier)), day * DAY_S)
+        for model, provider, tier, day in days
+    )
 
 
 def _kind(key: CounterKey) -> int:

@@ -29,6 +29,7 @@ BY = ("model", *TIMES, "node", "owner", "agent", "session", "project", "tier")
 BLOCK = "block"  # of five hours (app/cost/blocks.py): of one machine's usage, not of the mesh
 OF_WHOSE = frozenset({"owner", "agent", "project"})  # what a session may know better than a log
 OF_CELLS = OF_WHOSE | {"model", "month", "week", "day", "node", "tier"}  # that roll-ups know
+_OF_TEXTS = OF_WHOSE | {"node", "session"}
 _FINER = {DAYS: frozenset({"hour"}), MONTHS: frozenset({"week", "day", "hour"})}
 _PERIODS = {SLOTS: "half hours", DAYS: "UTC days", MONTHS: "UTC months"}
 _HALVED = "not exact to the hour or day: half hours of UTC do not fit those of {zone}"
@@ -79,6 +80,7 @@ class Cutting:
         for word in self.by:
             if word != BLOCK or query.blocks is None:
                 check_grouping(word)
+        self.is_by_texts = not _OF_TEXTS.isdisjoint(self.by)
         self.zone = zone_named(query.tz)
         self._by_time = tuple(word for word in (*TIMES, BLOCK) if word in self.by)
         self._since_s = float("-inf") if query.since_s is None else query.since_s

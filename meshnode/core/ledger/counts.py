@@ -7,6 +7,7 @@ taking away what was added leaves nothing. The decoders here take and refuse exa
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import Any, NamedTuple
 
 from meshnode.core.errors import PeerError
@@ -21,6 +22,7 @@ SLOTS, DAYS, MONTHS = 0, 2, 3  # kinds of counters, as the first element of thei
 _MASK = (1 << FIELD_BITS) - 1
 _MOST = {SLOTS: SLOT_MAX, DAYS: DAY_MAX, MONTHS: MONTH_MAX}
 _VALUES_MIN, _COUNTS_MIN, _FIELDS = 6, 7, 8
+_FIELDS_OF = Struct("<" + _FIELDS * f"Q{FIELD_BITS // 8 - 8}x").pack
 
 
 class Counter(NamedTuple):
@@ -55,10 +57,8 @@ def packed(slot: Slot) -> int:
 def _packed(records: int, counts: tuple[int, ...] | list[int]) -> int:
     sent, read, write_5m, write_1h, output, reasoning, searches = counts
     reasoning = min(reasoning, output)  # a part of it: or prices of sums were not sums of prices
-    number = 0
-    for count in (searches, write_1h, reasoning, write_5m, read, output, sent):
-        number = (number | count) << FIELD_BITS
-    return number | records
+    fields = _FIELDS_OF(records, sent, output, read, write_5m, reasoning, write_1h, searches)
+    return int.from_bytes(fields, "little")
 
 
 def unpacked(number: int) -> tuple[int, Buckets]:
@@ -80,7 +80,17 @@ def exactly(number: int) -> tuple[int, Buckets]:
 def counter_of(row: bytes) -> Counter | None:
     """Decode the key of a counter; None for any other row, also one that cannot be decoded."""
     try:
-        kind, session, model, tier, number = _key_of(row)
+        kind, session, model, tier, number = decode_key(row)
+    except ValueError:  # not what is written today
+        return _counter_of_others(row)
+    if number > _MOST.get(kind, -1):
+        return None
+    return Counter(kind, session_in(session, tier), model, unmarked(tier), number)
+
+
+def _counter_of_others(row: bytes) -> Counter | None:
+    try:
+        kind, session, model, tier, number = unpack(row)
     except (PeerError, ValueError, TypeError):
         return None
     if type(kind) is not int or type(number) is not int or kind not in _MOST:
@@ -93,22 +103,12 @@ def counter_of(row: bytes) -> Counter | None:
     return Counter(kind, session_in(session, tier), model, unmarked(tier), number)
 
 
-def _key_of(row: bytes) -> Any:  # noqa: ANN401 - whatever MessagePack carries
-    try:
-        return decode_key(row)
-    except ValueError:  # not what is written today
-        return unpack(row)
-
-
 def weight_of(row: bytes) -> Weight | None:
     """Decode the value of a counter; None for one that cannot be decoded."""
     try:
         records, counts, *texts = decode_slot(row)
     except ValueError:  # not what is written today
         return _weight_of_others(row)
-    least, most = min(records, *counts), max(records, *counts)
-    if least < 0 or most > COUNT_MAX or max(map(len, texts)) > TEXT_CHARS_MAX:
-        return None
     return Weight(_packed(records, counts), *texts)
 
 

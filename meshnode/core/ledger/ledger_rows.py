@@ -6,7 +6,7 @@ Invariant: any bytes decode to a value or raise PeerError; equal values give the
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Annotated, Any, assert_never
 
 import msgspec
 from msgspec.structs import astuple
@@ -29,7 +29,7 @@ from meshnode.core.packing import pack_lists, unpack
 from meshnode.core.periods import DAY_MAX, MONTH_MAX, DayKey, MonthKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
     from meshnode.core.ledger.ledger import CounterKey
 
@@ -42,11 +42,12 @@ _COUNTERS: dict[int, tuple[type[CounterKey], int]] = {
 }
 _OF_FIVE = pack_lists([0] * 5)[:1]  # how a list of so many begins
 _BUCKETS = len(Buckets.__struct_fields__)
-# Quick, of what is written today, but without bounds; ValueError says nothing about the rest.
-decode_key = msgspec.msgpack.Decoder(tuple[int, str, str, str, int]).decode
-decode_slot = msgspec.msgpack.Decoder(
-    tuple[int, tuple[int, int, int, int, int, int, int], str, str, str, str]
-).decode
+_Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARS_MAX)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=COUNT_MAX)]
+_Counts = tuple[_Count, _Count, _Count, _Count, _Count, _Count, _Count]
+# Quick, of what is written today; ValueError says nothing about the rest.
+decode_key = msgspec.msgpack.Decoder(tuple[int, _Text, _Text, _Text, _Count]).decode
+decode_slot = msgspec.msgpack.Decoder(tuple[_Count, _Counts, _Text, _Text, _Text, _Text]).decode
 
 
 def key_to_row(key: LedgerKey) -> bytes:
@@ -69,13 +70,19 @@ def keys_begin(session: str) -> list[bytes]:
     return [_OF_FIVE + pack_lists([kind, session])[1:] for kind in _COUNTERS]
 
 
-def key_from_row(row: bytes) -> LedgerKey | None:  # noqa: PLR0911 - one way out for each kind
+def key_from_row(row: bytes) -> LedgerKey | None:
     """Decode a key; None is a kind of a later version, to be passed over. Raises PeerError."""
-    with suppress(ValueError):  # nearly always it is what we write today
+    try:
         kind, session, model, tier, number = decode_key(row)
-        made = _COUNTERS.get(kind)
-        if made is not None and 0 <= number <= made[1] and _fit((session, model, tier)):
-            return made[0](session, model, tier, number)
+    except ValueError:  # not what is written today
+        return _key_of_others(row)
+    made = _COUNTERS.get(kind)
+    if made is None or number > made[1]:
+        return _key_of_others(row)
+    return made[0](session, model, tier, number)
+
+
+def _key_of_others(row: bytes) -> LedgerKey | None:
     match _list(row, 1):
         case [0, session, model, tier, slot]:
             return SlotKey(_text(session), _text(model), _text(tier), _number(slot, SLOT_MAX))
@@ -120,10 +127,14 @@ def slot_to_row(slot: Slot) -> bytes:
 
 def slot_from_row(row: bytes) -> Slot:
     """Decode a slot; raises PeerError. Elements that a later version appends are passed over."""
-    with suppress(ValueError):  # nearly always it is what we write today
+    try:
         number, sums, *said = decode_slot(row)
-        if min(number, *sums) >= 0 and max(number, *sums) <= COUNT_MAX and _fit(said):
-            return Slot(number, Buckets(*sums), *said)
+    except ValueError:  # not what is written today
+        return _slot_of_others(row)
+    return Slot(number, Buckets(*sums), *said)
+
+
+def _slot_of_others(row: bytes) -> Slot:
     match _list(row, 6):
         case [records, [*counts], agent, owner, project, provider, *_] if len(counts) >= _BUCKETS:
             usage = Buckets(*(_number(count) for count in counts[:_BUCKETS]))
@@ -142,10 +153,6 @@ def diagnostics_from_row(row: bytes) -> Diagnostics:
     """Decode diagnostics; raises PeerError."""
     counts = _list(row, len(Diagnostics.__struct_fields__))
     return Diagnostics(*(_number(count) for count in counts[: len(Diagnostics.__struct_fields__)]))
-
-
-def _fit(texts: Sequence[str]) -> bool:
-    return max(map(len, texts)) <= TEXT_CHARS_MAX
 
 
 def _list(row: bytes, least: int) -> list[Any]:

@@ -1,7 +1,7 @@
 """The ledger of a home, with a node or without.
 
 - read: `locating`, `usage`, `following`
-- asked: `blocks`, `explaining`, `rounds`, `glancing`, `latch`
+- asked: `answers`, `blocks`, `explaining`, `rounds`, `glancing`, `latch`
 - kept: `keeping`, `rolling`, `folding`, `beside`, `verifying`
 - held to: `budgeting`
 """

@@ -7,12 +7,12 @@ may read the same logs meanwhile, and nothing is counted twice. Nothing here ope
 from __future__ import annotations
 
 from contextlib import closing, contextmanager, suppress
-from functools import cache, partial
+from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from meshnode.client.durations import rfc3339, seconds_of
 from meshnode.client.holding import check_steps
@@ -20,19 +20,19 @@ from meshnode.client.home import make_private
 from meshnode.core.errors import ConflictError, DamagedError, StorageError
 from meshnode.core.ledger.ledger import Diagnostics, StoredReader
 from meshnode.core.ledger.marks import names_in
-from meshnode.core.ledger.prices import usd_text
 from meshnode.ingest.ahead import Pieces, alone, readings
 from meshnode.ingest.lenient import file_text
 from meshnode.ingest.reading import SourceState, is_news, moved_on, together
 from meshnode.ingest.sources import SOURCES, reader_of
 from meshnode.node.configuration.pricing import charging, prices_of
+from meshnode.node.ledger.answers import plain
 from meshnode.store import counters, ledger, rounds, usage_log
 from meshnode.store.database import Database
+from meshnode.store.frozen import read_home
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from meshnode.app.cost.cost import CostAnswer
     from meshnode.client.home import Home
     from meshnode.core.ledger.ledger import Batch, CounterKey, LedgerRow, Slot
     from meshnode.ingest.reading import Reader, Remark, SourceConfig
@@ -43,15 +43,9 @@ CACHE_KIB = 16 << 10  # of pages: new records go to all places of an index
 LOG_PAGES = 8192  # so that a page that changes with each transaction is put into place once
 PATIENCE_MS = 60_000  # with others that read logs: a piece is written in seconds
 REMARKS_MAX = 1000  # of one call; the counts are of all
+Answer = TypeVar("Answer")
 UNREAD = "not read: what it says could not be kept"
 HERE = "here"  # the one node that is heard
-COVERAGE: dict[str, Any] = {  # of this home alone, as others are told it
-    "nodes_known": 1,
-    "nodes_heard": 1,
-    "oldest_s": None,
-    "missing": [],
-    "missing_more": 0,
-}
 DROPPED = (
     "what was recorded before {} may be missing: records are kept for 90 days, and sources and"
     " paths are told apart by them alone (usage without --source and --path has all)"
@@ -106,6 +100,7 @@ class Usage:
         self._now_s = now_s
         self._is_frozen = False
         self._held: dict[SourceConfig, Reader] | None = None  # by whoever follows logs
+        self._files: set[tuple[str, str]] | None = None  # of all records, since it was read last
         self._lasting: list[str] = []  # what is off and stays so: the configuration, the disk
         self._own = prices_of(home, "", self._lasting)
         self._charge = charging(self._own)
@@ -136,6 +131,19 @@ class Usage:
             self._is_frozen = True
         return self
 
+    @classmethod
+    def looked_at(
+        cls, home: Home, now_s: Callable[[], float], asking: Callable[[Self], Answer]
+    ) -> Answer:
+        """Ask the ledger of a home and change nothing, not even one of an older version."""
+
+        def reading(database: Database) -> Answer:
+            ledger = cls(home, now_s)
+            ledger._database, ledger._is_frozen = database, True
+            return asking(ledger)
+
+        return read_home(home.database, reading, checked=False)
+
     def __exit__(self, *_: object) -> None:
         """Close the ledger, and the logs that were followed."""
         for reader in (self._held or {}).values():
@@ -159,6 +167,7 @@ class Usage:
         progress: Callable[[int], None] = lambda _records: None,
     ) -> Read:
         """Read what is new in a source, and keep it; tell how many records there are meanwhile."""
+        self._files = None
         reader = (self._held or {}).get(source) or reader_of(source)
         run = self._database.run_now
         stored = run(ledger.load, reader.key) or StoredReader({}, Diagnostics())
@@ -218,7 +227,7 @@ class Usage:
 
     def has(self, source: str) -> bool:
         """Tell whether anything was ever recorded of a source."""
-        return any(name == source for name, _ in self._database.run_now(usage_log.files))
+        return any(name == source for name, _ in self._all_files())
 
     def may_be_counted_elsewhere(self, source: SourceConfig, wanted: Wanted) -> bool:
         """Tell whether a source looks like a copy of what was read beyond the paths wanted.
@@ -226,12 +235,11 @@ class Usage:
         Transcripts keep their names; a log that tells of what is counted is enough of a copy.
         """
         described = SOURCES[source.source]
-        kinds = self._database.run_now(usage_log.files)
-        files = {file for name, file in kinds if name == source.source and file}
+        is_owned = described.owns(wanted.paths)
         names = {
             PurePath(file).name
-            for file in files
-            if not any(described.owns(path, file) for path in wanted.paths)
+            for name, file in self._all_files()
+            if name == source.source and file and not is_owned(file)
         }
         if not (described.is_tree and names):
             return bool(names)
@@ -255,10 +263,11 @@ class Usage:
         )
 
         def owned(slots: Iterable[tuple[CounterKey, Slot]]) -> list[OwnedSlot]:
+            session = wanted.session
             return [
                 OwnedSlot(HERE, HERE, key, slot)
                 for key, slot in slots
-                if slot.records and wanted.session in (None, *names_in(key.session, key.tier))
+                if slot.records and (session is None or session in names_in(key.session, key.tier))
             ]
 
         may_be_coarse = BLOCK not in asked.by and self._is_all_there_is(wanted)
@@ -274,7 +283,7 @@ class Usage:
         found = cost(rows, diagnostics, query, self._prices)
         if may_be_coarse and not (found.tz_exact and are_priced_alike(rows, self._prices)):
             found = cost(owned(self._slots_of(wanted)), diagnostics, query, self._prices)
-        answer = _plain(found)
+        answer = plain(found)
         if blocks:
             answer |= blocks.told(found, answer, self._now_s(), partial(self._ends, wanted))
         if not wanted.is_all_sources:
@@ -286,8 +295,9 @@ class Usage:
         if wanted.is_all_sources:
             return False  # none is named
         is_wanted = self._is_wanted(wanted)
-        files = self._database.run_now(usage_log.files)
-        return all(is_wanted(*one) for one in files) and not self._dropped(None, DROPPED)
+        return all(is_wanted(*one) for one in self._all_files()) and not self._dropped(
+            None, DROPPED
+        )
 
     def _dropped(self, since_s: float | None, said: str) -> list[str]:
         """Say from when records are kept, if what was asked for may begin before."""
@@ -332,6 +342,11 @@ class Usage:
 
         return plain(*rounds_of(self._database, session, with_texts=messages))
 
+    def _all_files(self) -> set[tuple[str, str]]:
+        if self._files is None:
+            self._files = self._database.run_now(usage_log.files)
+        return self._files
+
     def _all_slots(self) -> list[tuple[CounterKey, Slot]]:
         return self._database.run_now(counters.counted)
 
@@ -343,12 +358,11 @@ class Usage:
         return self._database.run_now(usage_log.ends_where, is_wanted, since_s, until_s)
 
     def _is_wanted(self, wanted: Wanted) -> Callable[[str, str], bool]:
-        @cache
+        named = wanted.sources or tuple(SOURCES)  # what agents report is in no log
+        owned = {name: SOURCES[name].owns(wanted.paths) for name in named}
+
         def is_wanted(source: str, file: str) -> bool:
-            if source not in SOURCES or source not in (wanted.sources or (source,)):
-                return False  # what agents report is in no log
-            owns = SOURCES[source].owns
-            return not wanted.paths or any(owns(path, file) for path in wanted.paths)
+            return source in owned and (not wanted.paths or owned[source](file))
 
         return is_wanted
 
@@ -363,35 +377,3 @@ class Usage:
 
 def _seconds(moment: str | None) -> float | None:
     return None if moment is None else seconds_of(moment)
-
-
-def _plain(answer: CostAnswer) -> dict[str, Any]:
-    diagnostics = asdict(answer.diagnostics)
-    del diagnostics["records"]
-    return {
-        "records": answer.records,
-        "totals": answer.totals.by_name,
-        "cost_usd": _usd(answer.cost_nusd),
-        "groups": [
-            {
-                "key": dict(group.key),
-                "records": group.records,
-                "sessions": group.sessions,
-                "models": list(group.models),
-                "usage": group.usage.by_name,
-                "cost_usd": _usd(group.cost_nusd),
-            }
-            for group in answer.groups
-        ],
-        "unpriced": [asdict(one) for one in answer.unpriced],
-        "diagnostics": diagnostics,
-        "coverage": COVERAGE,
-        "price_source": answer.price_source,
-        "tz_exact": answer.tz_exact,
-        "sessions": answer.sessions,
-        "notes": list(answer.notes),
-    }
-
-
-def _usd(nusd: int | None) -> str | None:
-    return None if nusd is None else usd_text(nusd)

@@ -13,7 +13,7 @@ from meshnode.core.errors import ConflictError, StorageError
 from meshnode.core.keys import Signed
 from meshnode.core.ledger.ledger import Batch, Diagnostics, DiagnosticsKey
 from meshnode.node.ledger.glancing import of_home
-from meshnode.node.ledger.usage import Usage
+from meshnode.node.ledger.usage import Asked, Usage, Wanted
 from meshnode.node.lock import HomeLock
 from meshnode.store import facts, feeds, invites, journal, ledger, usage_log
 from meshnode.store.database import VERSION, Database
@@ -199,6 +199,17 @@ def test_who_may_not_take_a_step_leaves_an_old_file_to_its_node(tmp_path: Path):
     Database(path).close()
     Database(path, before_steps=forbid).close()
     Database(tmp_path / "new.db", before_steps=forbid).close()
+
+
+def test_who_only_looks_at_a_ledger_leaves_it_to_its_older_version(tmp_path: Path):
+    home = Home(tmp_path / "h")
+    make_private(home.path)
+    before = written_by(OLD[-1], home.database).read_bytes()
+    slots = Usage.looked_at(home, lambda: 0.0, lambda ledger: ledger.answer(Wanted(), Asked()))
+    assert slots["records"] > 0
+    assert Usage.looked_at(home, lambda: 0.0, lambda ledger: ledger.session("none")) is None
+    assert home.database.read_bytes() == before
+    assert [one.name for one in home.path.iterdir()] == [home.database.name]
 
 
 @pytest.mark.parametrize("runs", [True, False])

@@ -34,12 +34,12 @@ def test_a_log_is_read_on_under_whatever_date_it_is_kept(log: Log, name: str):
     dated = log.rename(name)
     log.write(call(3))
     assert log.keys() == ["r2", "r3"]
-    assert owns(str(log.path), str(dated))
+    assert owns([str(log.path)])(str(dated))
     packed = dated.with_name(f"{name}.gz")
     packed.write_bytes(gzip.compress(dated.read_bytes() + call(4)))
     dated.unlink()
     assert log.keys() == ["r4"]
-    assert owns(str(log.path), str(packed))
+    assert owns([str(log.path)])(str(packed))
     assert files(str(log.path)) == [packed, log.path]
 
 
@@ -51,7 +51,7 @@ def test_another_log_beside_it_is_no_part_of_it(log: Log, name: str):
     log.write(call(1))
     log.path.with_name(name).write_bytes(call(2))
     assert log.keys() == ["r1"]
-    assert not owns(str(log.path), str(log.path.with_name(name)))
+    assert not owns([str(log.path)])(str(log.path.with_name(name)))
 
 
 def test_the_position_stays_small_with_many_rotated_files(log: Log):
