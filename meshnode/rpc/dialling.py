@@ -1,4 +1,4 @@
-"""How often one place is dialled, whoever says that a member listens there, and which place first.
+"""How often a place is dialled, whoever says that a member listens there, and how long that lasts.
 
 Invariant: a node begins at most PER_S connections a second to one host and port, and HOST_PER_S to
 one host, after a burst. So nobody makes a mesh hammer a third party by naming its address, however
@@ -7,18 +7,23 @@ many nodes are made up for it: on one host there may be many nodes, at one port 
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from meshnode.core.pacing import Buckets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from meshnode.core.ids import NodeId
 
 PER_S, BURST = 1.0, 6
 HOST_PER_S, HOST_BURST = 16.0, 96  # a whole fleet may live on one host
 FAILED_MAX = 1024  # addresses that are remembered to have failed; the longest ago is forgotten
+DIAL_TIMEOUT_S = 4.0  # of a dial; twice as long after each that took longer,
+SILENT_TIMEOUT_S = 8.0  # as far as this where not even the machine answers in time,
+STALLED_TIMEOUT_S = 32.0  # and this where it does
 TOO_OFTEN = "was dialled often enough lately"
 
 
@@ -33,6 +38,41 @@ class DialPace:
         """Whether this address (host:port) may be dialled now; if so, that counts."""
         host = address.rpartition(":")[0].strip("[]").lower()
         return self._addresses.take(address, now_s) and self._hosts.take(host, now_s)
+
+
+class Patience:
+    """How long a dial of a member's address may take: longer after some that were given up.
+
+    What a narrow link has room for, a few at once, is given up at once too, and begun anew: behind
+    64 kbit/s seven nodes' handshakes, cut off after 4 s each, left no room for any. Where nothing
+    answers a long dial would find a member late: between two SYNs of one that waits 8 s lie 4.
+    """
+
+    def __init__(self) -> None:
+        self._longer_s: dict[tuple[NodeId, str], float] = {}  # the longest ago first
+
+    def of(self, peer: NodeId, address: str) -> float:
+        """Return how long the next dial may take, in seconds."""
+        return self._longer_s.get((peer, address), DIAL_TIMEOUT_S)
+
+    @asynccontextmanager
+    async def of_dial(self, peer: NodeId, address: str) -> AsyncIterator[None]:
+        """Give a dial up, by TimeoutError, that takes too long; a quick one needs no more."""
+        clock_s = asyncio.get_running_loop().time
+        began_s = clock_s()
+        async with asyncio.timeout(self.of(peer, address)):
+            yield
+        if clock_s() - began_s <= DIAL_TIMEOUT_S:
+            self._longer_s.pop((peer, address), None)
+
+    def given_up(self, peer: NodeId, address: str, *, stalled: bool) -> None:
+        """Note that a dial took too long; `stalled` if the machine takes connections meanwhile."""
+        most_s = STALLED_TIMEOUT_S if stalled else SILENT_TIMEOUT_S
+        longer_s = min(2 * self.of(peer, address), most_s)
+        self._longer_s.pop((peer, address), None)
+        self._longer_s[peer, address] = longer_s
+        if len(self._longer_s) > FAILED_MAX:
+            del self._longer_s[next(iter(self._longer_s))]
 
 
 class Failures:

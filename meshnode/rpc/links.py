@@ -22,7 +22,7 @@ from meshnode.app.mesh.outbox import Outbox
 from meshnode.core.errors import PeerError
 from meshnode.core.feeds.feed import Flush
 from meshnode.core.feeds.messages import Farewell
-from meshnode.rpc.dialling import TOO_OFTEN, DialPace, Failures
+from meshnode.rpc.dialling import TOO_OFTEN, DialPace, Failures, Patience
 from meshnode.rpc.errors import reason_of_dial
 from meshnode.rpc.guard import Context, peer_of
 from meshnode.rpc.share import Shares, worked_s
@@ -47,8 +47,7 @@ if TYPE_CHECKING:
 
 TOGETHER_MAX = 64  # frames that waited together travel as one message of the stream,
 TOGETHER_BYTES_MAX = 256 << 10  # until they are so large together
-DIAL_TIMEOUT_S = 4.0
-INTRODUCTION_TIMEOUT_S = 4.0
+INTRODUCTION_TIMEOUT_S = 16.0  # of a caller who has proved to be a member, on a narrow link
 PARTING_S = 0.5  # for what waits at a parting; less than LAST_WORDS_S, to leave time for a farewell
 LAST_WORDS_S = 1.0  # for a farewell to a peer that we dialled; one that does not read is cut off
 
@@ -168,6 +167,7 @@ class Links:
         self._shares = Shares()
         self._dial_pace = DialPace()
         self._failures = Failures()
+        self._patience = Patience()
         self._is_silent = False
 
     def send(self, peer: NodeId, message: Message) -> None:
@@ -216,10 +216,11 @@ class Links:
                 return
             try:
                 async with identity.channel(peer, address) as channel:
-                    await self._run_dialled(peer, channel)
+                    await self._run_dialled(peer, address, channel)
             except TimeoutError:
-                reasons.append(f"{address}: no answer in {DIAL_TIMEOUT_S:g} s")
-                stalled |= await self.accepts(address)
+                reasons.append(f"{address}: no answer in {self._patience.of(peer, address):g} s")
+                stalled |= (is_taken := await self.accepts(address))
+                self._patience.given_up(peer, address, stalled=is_taken)
             except Exception as error:  # noqa: BLE001 - untold, this peer were never dialled again
                 reasons.append(f"{address}: {reason_of_dial(error)}")
             else:  # the link worked, and has ended
@@ -238,10 +239,10 @@ class Links:
             else:
                 reasons.append(f"{address} {TOO_OFTEN}")
 
-    async def _run_dialled(self, peer: NodeId, channel: grpc.aio.Channel) -> None:
+    async def _run_dialled(self, peer: NodeId, address: str, channel: grpc.aio.Channel) -> None:
         call = pb_grpc.LinkServiceStub(channel).Link()
         responses = _responses(call)
-        async with asyncio.timeout(DIAL_TIMEOUT_S):
+        async with self._patience.of_dial(peer, address):
             with suppress(asyncio.InvalidStateError):  # it has ended already: reading tells why
                 await call.write(pb.LinkRequest(frame=introduction_to_wire(self.introduction)))
             response = await anext(responses, None)

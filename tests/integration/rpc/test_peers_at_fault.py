@@ -15,6 +15,7 @@ from integration.rpc.by_hand import (
 from integration.rpc.fleet import serving
 
 from meshnode.core.feeds.messages import Pulse
+from meshnode.rpc import dialling
 from meshnode.rpc import links as links_module
 from meshnode.rpc.errors import error_from
 from meshnode.rpc.links import LinkServicer
@@ -137,7 +138,7 @@ async def test_a_dial_that_is_answered_wrongly_fails_with_the_reason(mesh, pair,
 
 
 async def test_a_dial_that_is_not_answered_fails_in_time(mesh, pair, monkeypatch):
-    monkeypatch.setattr(links_module, "DIAL_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(dialling, "DIAL_TIMEOUT_S", 0.2)
     anna, _ = pair
     member = mesh.node()
     async with answering(member, Answering()) as address:

@@ -1,14 +1,23 @@
 """One place is dialled so often and no more, whoever is said to listen there."""
 
+import asyncio
+
+import pytest
+
 from meshnode.core.ids import NodeId
+from meshnode.rpc import dialling
 from meshnode.rpc.dialling import (
     BURST,
+    DIAL_TIMEOUT_S,
     FAILED_MAX,
     HOST_BURST,
     HOST_PER_S,
     PER_S,
+    SILENT_TIMEOUT_S,
+    STALLED_TIMEOUT_S,
     DialPace,
     Failures,
+    Patience,
 )
 
 
@@ -57,3 +66,42 @@ def test_so_many_failures_are_remembered_the_longest_ago_goes_first():
     for number in range(FAILED_MAX + 1):
         failures.failed(one, f"a:{number}")
     assert failures.ordered(one, ("a:1", "a:0")) == ["a:0", "a:1"]
+
+
+def test_who_answers_too_late_is_waited_for_longer_and_who_does_not_answer_a_little():
+    patience, one = Patience(), NodeId("one")
+    assert patience.of(one, "a:1") == DIAL_TIMEOUT_S
+    for stalled, most_s in ((False, SILENT_TIMEOUT_S), (True, STALLED_TIMEOUT_S)):
+        for _ in range(9):
+            patience.given_up(one, "a:1", stalled=stalled)
+        assert patience.of(one, "a:1") == most_s
+    assert patience.of(one, "b:1") == patience.of(NodeId("two"), "a:1") == DIAL_TIMEOUT_S
+    patience.given_up(one, "a:1", stalled=False)  # its machine is gone by now
+    assert patience.of(one, "a:1") == SILENT_TIMEOUT_S
+
+
+async def test_a_quick_dial_needs_no_more_patience_than_any(monkeypatch):
+    patience, one = Patience(), NodeId("one")
+    patience.given_up(one, "a:1", stalled=True)
+    async with patience.of_dial(one, "a:1"):
+        monkeypatch.setattr(dialling, "DIAL_TIMEOUT_S", -1.0)  # so that it took longer
+    assert patience.of(one, "a:1") == 2 * DIAL_TIMEOUT_S
+    monkeypatch.undo()
+    async with patience.of_dial(one, "a:1"):
+        pass
+    assert patience.of(one, "a:1") == DIAL_TIMEOUT_S
+
+
+async def test_a_dial_that_takes_too_long_is_given_up(monkeypatch):
+    monkeypatch.setattr(dialling, "DIAL_TIMEOUT_S", 0.0)
+    with pytest.raises(TimeoutError):
+        async with Patience().of_dial(NodeId("one"), "a:1"):
+            await asyncio.Event().wait()
+
+
+def test_so_many_slow_members_are_remembered():
+    patience = Patience()
+    for number in range(FAILED_MAX + 1):
+        patience.given_up(NodeId("one"), f"a:{number}", stalled=True)
+    assert patience.of(NodeId("one"), "a:0") == DIAL_TIMEOUT_S
+    assert patience.of(NodeId("one"), "a:1") == 2 * DIAL_TIMEOUT_S
