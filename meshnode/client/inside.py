@@ -13,9 +13,11 @@ of the home is read, and no home is looked for. Everything that goes wrong is a 
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import grpc
 import msgspec
 from msgspec.structs import asdict
 
@@ -23,8 +25,15 @@ from meshnode.client import clock
 from meshnode.client.connection.absence import Absence
 from meshnode.client.connection.asking import Asking
 from meshnode.client.connection.connection import CALL_TIMEOUT_S
+from meshnode.client.connection.retrying import tried
 from meshnode.client.connection.tickets import TICKET_VARIABLE, ticket_in
-from meshnode.client.errors import NotAuthenticatedError, UnreachableError, UsageError
+from meshnode.client.errors import (
+    NoNodeError,
+    NotAuthenticatedError,
+    SilentNodeError,
+    UnreachableError,
+    UsageError,
+)
 from meshnode.client.home import Home
 from meshnode.client.messages import to_plain
 from meshnode.v1 import session_service_pb2 as pb
@@ -34,10 +43,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from meshnode.client.targets.targets import Selection
+    from meshnode.core.errors import MeshError
 
     Plain = dict[str, Any]
 
 SOCKET_VARIABLE = "SESSION_MESH_SOCKET"
+AWAY_PAUSES_S = (0.1, 0.2, 0.4, 0.8, 1.5, *[2.0] * 6)  # for a node that is being restarted
 COUNT_MAX = (1 << 64) - 1  # what the wire carries; what makes sense, the node says
 
 
@@ -75,7 +86,8 @@ class Inside:
                 "this process runs in no session", "start it: session-mesh run -- CMD"
             )
         door = _door(environment)
-        self._asking = Asking(door, environment=environment, patience_s=patience_s)
+        self._another = partial(Asking, door, environment=environment, patience_s=patience_s)
+        self._asking = self._another()
         self._pause = pause
 
     def __enter__(self) -> Self:
@@ -120,7 +132,9 @@ class Inside:
     ) -> bool:
         """Count what one response has used; False if it was counted before.
 
-        Raises ConflictError for other numbers under a known id, UsageError, RefusedError.
+        A node that is being restarted is waited for, for the sum of AWAY_PAUSES_S; also by who has
+        not entered this. Raises ConflictError for other numbers under a known id, UsageError,
+        RefusedError, UnreachableError.
         """
         counts = asdict(usage)
         for name, count in counts.items():
@@ -129,7 +143,16 @@ class Inside:
         request = pb.ReportUsageRequest(
             id=report_id, model=model, usage=Buckets(**counts), provider=provider, tier=tier
         )
-        return self._asking.call(self._asking.node_sessions.ReportUsage, request).counted
+
+        def ask() -> bool:  # by a channel of its own: one that failed tries again ever more seldom
+            with self._another() as asking:
+                return asking.call(asking.node_sessions.ReportUsage, request).counted
+
+        try:
+            return tried(ask, _is_away, AWAY_PAUSES_S, self._pause)
+        except NoNodeError as error:
+            again = f"report it again later, under the same id: {report_id[:60]}"
+            raise UnreachableError("the node of this session is not running", again) from error
 
     def steers(
         self,
@@ -178,6 +201,18 @@ class Inside:
         request = pb.ReadInboxRequest(after=after, follow=True, pulses=True)
         read = self._asking.node_sessions.ReadInbox
         return map(to_plain, self._asking.pulsing(read, request, is_pulse))
+
+
+def _is_away(error: MeshError) -> bool:
+    """Whether there is no node, or one that ended before it answered: what it heard counts once.
+
+    One that is stopped is there: each try takes seconds.
+    """
+    if isinstance(error, SilentNodeError):
+        return False
+    failure = error.__cause__
+    ended = isinstance(failure, grpc.RpcError) and failure.code() is grpc.StatusCode.UNAVAILABLE
+    return isinstance(error, NoNodeError) or ended
 
 
 class _Door(Home, frozen=True):

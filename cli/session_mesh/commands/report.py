@@ -69,8 +69,8 @@ def app(
     if not counts:
         raise UsageError("a report without numbers", "give --input N --output N, 0 if it was none")
     usage = Usage(**counts)
-    with call.inside() as session:
-        counted = session.report(report_id, model, usage, provider=provider, tier=tier)
+    session = call.inside()  # and not entered, which takes a node that runs
+    counted = session.report(report_id, model, usage, provider=provider, tier=tier)
     return View(
         value={"id": report_id, "counted": counted},
         human="counted" if counted else "was counted before",

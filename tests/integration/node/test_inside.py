@@ -1,6 +1,7 @@
 """What an agent says from inside its session, and who hears that it is at work by that."""
 
 import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -9,8 +10,9 @@ from integration.node.test_ending import running
 
 from meshnode.agents.processes import ProcessAgents
 from meshnode.app.sessions.activity import Activity
+from meshnode.client.errors import UnreachableError
 from meshnode.client.home import Home, make_private
-from meshnode.client.inside import Inside, Usage
+from meshnode.client.inside import AWAY_PAUSES_S, Inside, Usage
 from meshnode.client.mesh import MeshClient
 from meshnode.client.targets.targets import NewSession, Selection
 from meshnode.core.errors import UsageError
@@ -19,6 +21,7 @@ from meshnode.v1 import session_service_pb2 as pb
 
 pytestmark = pytest.mark.integration
 
+WAIT = 60  # for what happens at once
 ACTS = {
     "registers": lambda me: me.register("review"),
     "unregisters": lambda me: me.unregister("review"),
@@ -36,18 +39,21 @@ def home() -> Iterator[Home]:
         yield home
 
 
+def opened(home: Home, mesh: MeshClient) -> tuple[str, dict[str, str]]:
+    """Open a session whose agent there is none of: its id, and what is in its environment."""
+    session = mesh.open_session(NewSession())
+    own = {"SESSION_MESH_TICKET": session["ticket"], "SESSION_MESH_SOCKET": str(home.socket)}
+    return session["session_id"], own
+
+
 def done(home: Home, act) -> str:
-    """Do something in a session whose agent there is none of; returns the session's id."""
+    """Do something in such a session; returns its id."""
     with MeshClient(home) as mesh:
-        opened = mesh.open_session(NewSession())
-        own = {
-            "SESSION_MESH_TICKET": opened["ticket"],
-            "SESSION_MESH_SOCKET": str(home.socket),
-        }
+        session_id, own = opened(home, mesh)
         with Inside(environment=own) as session:
             act(session)
         mesh.stop(leave=False, sessions="keep")
-        return opened["session_id"]
+        return session_id
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -76,3 +82,63 @@ async def test_a_report_whose_usage_was_left_out_is_refused_and_counts_nothing(h
     async with running(home):
         await asyncio.to_thread(done, home, act)
     assert told == [True, True]
+
+
+async def test_a_report_waits_for_a_node_that_is_being_restarted_and_counts_once(home):
+    asked, is_back = threading.Event(), threading.Event()
+
+    def before() -> dict[str, str]:
+        with MeshClient(home) as mesh:
+            own = opened(home, mesh)[1]
+            mesh.stop(leave=False, sessions="keep")
+            return own
+
+    def pause(_: float) -> None:
+        asked.set()
+        assert is_back.wait(WAIT)
+
+    def after() -> bool:
+        with MeshClient(home) as mesh:
+            again = session.report("r1", "gpt-5", Usage(input=1))
+            mesh.stop(leave=False, sessions="keep")
+            return again
+
+    async with running(home):
+        own = await asyncio.to_thread(before)
+    session = Inside(environment=own, pause=pause)
+    reporting = asyncio.create_task(
+        asyncio.to_thread(session.report, "r1", "gpt-5", Usage(input=1))
+    )
+    assert await asyncio.to_thread(asked.wait, WAIT)
+    async with running(home):
+        is_back.set()
+        assert await reporting is True
+        assert await asyncio.to_thread(after) is False
+
+
+def test_a_report_to_a_node_that_stays_away_is_refused_after_a_while(home):
+    own = {"SESSION_MESH_TICKET": "t" * 52, "SESSION_MESH_SOCKET": str(home.socket)}
+    pauses = []
+    with pytest.raises(UnreachableError, match="the node of this session") as caught:
+        Inside(environment=own, pause=pauses.append).report("r1", "gpt-5", Usage(input=1))
+    assert pauses == list(AWAY_PAUSES_S)
+    assert caught.value.hint.endswith("under the same id: r1")
+
+
+async def test_a_report_that_waited_in_vain_leaves_the_rest_of_a_session_as_it_was(home):
+    async with running(home):
+
+        def act() -> None:
+            with MeshClient(home) as mesh:
+                session_id, own = opened(home, mesh)
+                door, aside = home.socket, home.socket.with_name("aside")
+                with Inside(environment=own, pause=lambda _: None) as session:
+                    door.rename(aside)
+                    with pytest.raises(UnreachableError):
+                        session.report("r1", "gpt-5", Usage(input=1))
+                    aside.rename(door)
+                    assert session.who()["session_id"] == session_id
+                    assert session.report("r1", "gpt-5", Usage(input=1))
+                mesh.stop(leave=False, sessions="keep")
+
+        await asyncio.to_thread(act)

@@ -32,6 +32,7 @@ ME = SESSION | {
     "model": None,
     "usage": BUCKETS,
     "can": {"steer": "queue", "kill": "tree"},
+    "orders": [],
 }
 STEERS = [
     {"position": 3, "command_id": "c3", "direction": "north", "message": "", "at": "T"},

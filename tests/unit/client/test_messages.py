@@ -41,6 +41,7 @@ CONTRACT_SESSION = [
     "cost_usd",
     "labels",
     "can",
+    "orders",
 ]
 
 
