@@ -57,9 +57,14 @@ def is_another(namespace: object) -> bool:
 def listener_of(path: Path) -> int | None:
     """Return the pid of who listens on a Unix socket, 0 for one that has no number here.
 
-    None: nobody of this user does. Raises BlockingIOError if its queue is full.
+    None: nobody of this user does. Raises BlockingIOError if its queue is full, or we have no
+    descriptor left to ask with.
     """
-    with socket.socket(socket.AF_UNIX) as probe:
+    try:
+        probe = socket.socket(socket.AF_UNIX)
+    except OSError as error:
+        raise BlockingIOError(*error.args) from error
+    with probe:
         probe.settimeout(0)
         try:
             probe.connect(str(path))

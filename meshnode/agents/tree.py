@@ -84,8 +84,10 @@ def identity_of(pid: int) -> Identity | None:
 
 
 def is_alive(one: Identity) -> bool:
-    """Whether that very process still runs."""
-    return identity_of(one.pid) == one
+    """Whether that very process still runs; one of its pid, where we have no descriptor to look."""
+    found = identity_of(one.pid)
+    is_unseen = found is None and not read("/proc/self/stat")
+    return found == one or (is_unseen and os.path.exists(f"/proc/{one.pid}"))  # noqa: PTH110 - as below
 
 
 def boot_id() -> str:
@@ -366,7 +368,7 @@ def _is_marked(pid: int, session_id: str) -> bool:
 
 def _is_ours(pid: int) -> bool:
     try:
-        return os.stat(f"/proc/{pid}").st_uid == os.getuid()  # noqa: PTH116  # pathlib costs 1 MiB
+        return os.stat(f"/proc/{pid}").st_uid == os.getuid()  # noqa: PTH116 - pathlib costs 1 MiB
     except OSError:
         return False
 

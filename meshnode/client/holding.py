@@ -8,7 +8,6 @@ does. What the lock's file says is believed of who holds a lock, and of nobody e
 from __future__ import annotations
 
 import os
-import socket
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -56,6 +55,8 @@ def words_of(home: Home) -> tuple[str, str]:
 
 def is_listening(home: Home) -> bool:
     """Whether a process listens on the socket: the kernel connects even to one that is stopped."""
+    import socket  # noqa: PLC0415 - `usage`, which rarely asks, starts sooner without it
+
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(CONNECT_S)
         try:

@@ -18,6 +18,7 @@ from meshnode.core.errors import DamagedError, StorageError
 from meshnode.store.faults import (
     damaged,
     disk_error,
+    free_bytes,
     is_held,
     is_of_the_disk,
     opening_error,
@@ -37,7 +38,10 @@ if TYPE_CHECKING:
 PATIENCE_MS = 5000  # with others that write, for a turn and then for SQLite; then StorageError
 LOOK_AGAIN_MS = 10
 CACHE_KIB = 2000  # of pages in memory, as SQLite has it
-LOG_PAGES = 1000  # written ahead until they are written to their places, too: as SQLite has it
+LOG_PAGES = 1000  # written ahead until they are written to their places, too: as SQLite has it,
+LOG_SHARE = 8  # but no more than this part of what is free on the disk when it is opened,
+LOG_PAGES_MIN = 32  # down to so many
+PAGE_BYTES = 4096
 COPY_BYTES_MAX = 256 << 20  # of a file of an older version, in memory; larger: StorageError
 VERSION = 12  # of the schema: how many steps `migrations` has
 _START = "session-mesh up --detach"
@@ -190,7 +194,7 @@ class Database:
         try:
             self._size_cache(connection)
             self._write_ahead(connection)
-            connection.execute(f"PRAGMA wal_autocheckpoint={self._log_pages}")
+            connection.execute(f"PRAGMA wal_autocheckpoint={self._pages_ahead()}")
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version != VERSION:
                 if version:
@@ -205,6 +209,13 @@ class Database:
             connection.close()  # or its locks would outlive it, and spoil the next attempt
             raise
         return connection
+
+    def _pages_ahead(self) -> int:
+        """Return how long the log may get: it filled a small disk, and nothing else could."""
+        free = free_bytes(self.path)
+        if free is None:
+            return self._log_pages
+        return max(min(self._log_pages, free // (LOG_SHARE * PAGE_BYTES)), LOG_PAGES_MIN)
 
     def _write_ahead(self, connection: Connection) -> None:
         """Let a file have a log: with others that make the same new one, SQLite does not wait."""

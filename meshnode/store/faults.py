@@ -69,7 +69,8 @@ def replaced(path: Path) -> StorageError:
 
 def disk_error(path: Path, detail: str, *, full: bool = False) -> StorageError:
     """Say that a disk has no room, or fails; an error of a disk without room is told as that."""
-    if full or _room_bytes(path) < ROOM_BYTES_MIN:
+    free = free_bytes(path)
+    if full or (free is not None and free < ROOM_BYTES_MIN):
         fix = f"free some room where {path.parent} is: df -h {path.parent} shows it"
         return StorageError(f"the disk that holds {path} is full", fix)
     fix = f"look at the disk that holds {path.parent}: dmesg tells of errors"
@@ -98,9 +99,10 @@ def _code(error: sqlite3.Error) -> int:
     return extended & 0xFF
 
 
-def _room_bytes(path: Path) -> int:
+def free_bytes(path: Path) -> int | None:
+    """Return what is free on the disk of a file; None where that is not told."""
     try:
-        room = os.statvfs(path.parent)
+        disk = os.statvfs(path.parent)
     except OSError:
-        return ROOM_BYTES_MIN
-    return room.f_bavail * room.f_frsize
+        return None
+    return disk.f_bavail * disk.f_frsize if disk.f_blocks else None

@@ -1,5 +1,6 @@
 """Nodes whose disk fills up or spoils what it holds: they answer, say so, and go on alone."""
 
+import json
 import os
 import shutil
 import signal
@@ -170,6 +171,14 @@ def test_a_home_on_a_read_only_disk_is_read_and_starts_no_node(fleet, small_disk
     assert node.json("id") == known
     for words in (("up", *LOCAL), ("up", "--detach", *LOCAL)):
         refused(node, 5, ("node.lock", "Read-only file system", "remount,rw"), *words)
+    assert "the disk of" in (told := absence(node)["detail"])
+    assert "is read-only" in told
+
+
+def absence(node) -> dict[str, str]:
+    """Return what `doctor` says of a node that is not running."""
+    checks = json.loads(node.call("doctor", "-o", "json").out)["checks"]
+    return next(one for one in checks if one["id"] == "node")
 
 
 def test_a_lock_that_a_full_disk_does_not_take_is_named(fleet, small_disk):
@@ -181,6 +190,8 @@ def test_a_lock_that_a_full_disk_does_not_take_is_named(fleet, small_disk):
     said = ("cannot write", "node.lock", "No space left on device", "df -h")
     for words in (("up", *LOCAL), ("up", "--detach", *LOCAL)):
         refused(node, 1, said, *words)
+    assert absence(node)["detail"].endswith(" has 0 KiB left")
+    assert f"df -h {node.home}" in absence(node)["fix"]
 
 
 @pytest.mark.timeout(120)

@@ -142,3 +142,32 @@ async def test_what_was_written_on_another_machine_is_told_lost_only_later(
                 monkeypatch.setattr(namespaces, "MACHINE_ID", str(tmp_path / "none"))
                 assert (await node.ended.get())[1].reason == LOST
     assert list(endings.values()) == [True, True, False]
+
+
+def test_who_has_no_descriptor_left_to_look_with_takes_nobody_for_gone(tmp_path):
+    """In a process of its own, whose room for descriptors is used up."""
+    code = """
+import os, resource, sys
+from pathlib import Path
+from meshnode.agents import namespaces, tree
+one = tree.identity_of(int(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
+held = []
+try:
+    while True:
+        held.append(os.dup(0))
+except OSError:
+    pass
+assert tree.is_alive(one)
+assert not tree.is_alive(tree.Identity(2**22 + 1, 1)), "a pid that no kernel gives"
+try:
+    namespaces.listener_of(Path(sys.argv[2]))
+except BlockingIOError:
+    os.close(held.pop())
+assert not tree.is_alive(tree.Identity(one.pid, one.start_ticks + 1))
+assert namespaces.listener_of(Path(sys.argv[2])) is None
+print("looked")
+"""
+    asked = [sys.executable, "-c", code, str(os.getpid()), str(tmp_path / "none")]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("looked\n", "")

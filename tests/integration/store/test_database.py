@@ -1,16 +1,18 @@
 """A file that is no database of ours is reported and left as it is."""
 
 import asyncio
+import os
 import sqlite3
 import stat
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from meshnode.core.errors import DamagedError, StorageError
 from meshnode.store import database as database_module
 from meshnode.store import facts
-from meshnode.store.database import VERSION, Database
+from meshnode.store.database import LOG_PAGES_MIN, PAGE_BYTES, VERSION, Database
 
 
 def remembered(path: Path, count: int = 1) -> bytes:
@@ -123,3 +125,19 @@ async def test_calls_are_made_in_order_of_arrival(database: Database):
     seen: list[int] = []
     await asyncio.gather(*(database.run(lambda _c, n=n: seen.append(n)) for n in range(50)))
     assert seen == list(range(50))
+
+
+@pytest.mark.parametrize(("free_mib", "is_short"), [(0, True), (1, True), (1024, False)])
+def test_the_log_of_a_small_disk_stays_short(tmp_path: Path, monkeypatch, free_mib, is_short):
+    """A disk that its own log has filled takes nothing any more, and nobody can make room."""
+    disk = os.statvfs(tmp_path)
+    free = {"f_bavail": (free_mib << 20) // disk.f_frsize, "f_frsize": disk.f_frsize}
+    free["f_blocks"] = disk.f_blocks
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(**free))
+    database = Database(tmp_path / "node.db")
+    for number in range(100):  # a few pages each
+        database.run_now(facts.remember, {f"fact {number}": bytes(5000)})
+    log_bytes = (tmp_path / "node.db-wal").stat().st_size
+    assert (log_bytes < 4 * LOG_PAGES_MIN * PAGE_BYTES) is is_short
+    assert database.run_now(facts.recall, "fact 99") == bytes(5000)
+    database.close()
