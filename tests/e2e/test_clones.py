@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from uuid import uuid4
 
+import psutil
 import pytest
 from e2e.bad_input.refusal import LOCAL
 from e2e.fleet import PROGRAM, wait_until
@@ -84,6 +85,27 @@ def test_the_copy_of_a_home_that_runs_takes_no_agent_from_it(fleet, copy_of):
     for node in (anna, berta):
         wait_until(lambda node=node: node.sessions()["other"]["state"] == "running", node.name)
     assert alarms(berta) == {}
+    assert_log_unharmed(anna, berta)
+
+
+def assert_log_unharmed(anna, berta) -> None:
+    for node in (anna, berta):
+        verified = node.call("audit", "--verify", "--node", "berta", "-o", "json")
+        assert verified.code == 0, verified
+    assert "berta" not in anna.call("audit", "--verify").err
+
+
+@pytest.mark.timeout(180)
+def test_a_copy_that_ends_at_once_in_good_order_leaves_the_originals_log_alone(fleet, copy_of):
+    anna, berta = fleet.mesh("anna", "berta")
+    begin(berta, "one")
+    wait_until(lambda: "one" in anna.sessions(), "the agent")
+    _, process = copy_of(berta, BOOT_ID, MACHINE_ID)
+    psutil.Process(process.pid).children(recursive=True)[-1].terminate()
+    process.wait()
+    begin(berta, "other")  # which its log tells, too
+    wait_until(lambda: "other" in anna.sessions(), "another agent")
+    assert_log_unharmed(anna, berta)
 
 
 @pytest.mark.timeout(180)

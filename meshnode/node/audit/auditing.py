@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
 
 RIDE_S = 0.2  # for a transaction of somebody else's to come
+FIRST_HEAD_S = 4.0  # from the start on: by then its first link has told a copy of a home that it is
 HEAD_PAUSE_S = 1.0  # between two heads at least, and with many members:
 HEAD_PAUSE_A_MEMBER_S = 0.03  # every member verifies every head
 LOOK_S = 1.0
@@ -61,6 +62,7 @@ class Auditing:
         self.rider = audit.AuditRider(tail)
         self.auditor = Auditor(self._clock, self._record, self._tell)
         self._published = 0  # the seq of the last head
+        self._is_known = False  # whether others would have told us that this home is a copy
         self._filled, self._arrived = asyncio.Event(), asyncio.Event()
         newest = self._database.run_now(heads.newest_of_all)
         self._witness = Witness(newest, self._accuse)
@@ -91,7 +93,7 @@ class Auditing:
             await self._database.run(audit.write_waiting)
             await self._database.run(heads.keep, self._witness.take(last=True))
             tail = self.rider.tail
-            if tail.seq != self._published:
+            if self._is_known and tail.seq != self._published:
                 await self._ground.world.publish(AUDIT, ONLY_ROW, self._head_row(tail))
 
     # What is read of it: app/ports.py AuditBook.
@@ -209,6 +211,9 @@ class Auditing:
                     await asyncio.sleep(RETRY_S)
 
     async def _publish(self) -> None:
+        """Publish heads. What a copy of our home says would make our own log a changed one."""
+        await asyncio.sleep(FIRST_HEAD_S)
+        self._is_known = True
         while True:
             await self._arrived.wait()
             self._arrived.clear()

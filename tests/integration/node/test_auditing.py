@@ -16,6 +16,7 @@ from meshnode.store import audit
 
 
 async def test_a_head_that_found_no_room_is_published_without_another_record(database, monkeypatch):
+    monkeypatch.setattr(auditing, "FIRST_HEAD_S", 0.0)
     monkeypatch.setattr(auditing, "HEAD_PAUSE_S", 0.0)
     monkeypatch.setattr(auditing, "HEAD_PAUSE_A_MEMBER_S", 0.0)
     founded, tried, written = Founded(3), [], asyncio.Queue()
