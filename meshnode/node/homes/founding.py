@@ -9,6 +9,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from meshnode.app.membership.admission import packed_signed, unpacked_signed
+from meshnode.client.durations import rfc3339
 from meshnode.client.errors import GENESIS_BACK
 from meshnode.client.home import Home, check_private, make_private, read_plain, unwritten
 from meshnode.client.keys.keyfiles import read_secret, write_secret, write_whole
@@ -22,6 +23,7 @@ from meshnode.core.errors import (
     MeshError,
     NotPermittedError,
     PeerError,
+    RefusedError,
     UsageError,
 )
 from meshnode.core.ids import node_id_of
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
     from meshnode.client.keys.rootfile import Sealed
 
 NAME_FACT = "node_name"
+FOUNDED_S_MIN = 1_767_225_600  # 2026-01-01: no clock that is right has shown less to this code
 ASIDE_BYTES = 6  # in the name of a root key that is put aside: no two of a home are alike
 
 
@@ -61,6 +64,17 @@ def init(
         return found(home, mesh_name, node_name, root_out)
 
 
+def _check_clock() -> None:
+    """Raise RefusedError at a time that cannot be: nobody would take what is issued then."""
+    now_s = SystemClock().wall_s()
+    if now_s < FOUNDED_S_MIN:
+        raise RefusedError(
+            f"this machine's clock says {rfc3339(now_s)}: the certificates of a mesh that is made"
+            " now would have expired once it is right",
+            "set the clock first: timedatectl set-ntp true",
+        )
+
+
 def found(
     home: Home, mesh_name: str | None, node_name: str | None, root_out: Sealed | None
 ) -> dict[str, Any]:
@@ -71,6 +85,7 @@ def found(
     Raises DamagedError for a home that was of a mesh.
     """
     _check_never_of_a_mesh(home)
+    _check_clock()
     name = checked_name(node_name or default_node_name())
     mesh = checked_name(mesh_name or f"{_user()}-mesh")
     root, operator = Key.new(chance), operator_key(home)

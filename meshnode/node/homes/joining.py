@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from meshnode.app.membership.admission import packed_signed, unpacked_signed
+from meshnode.app.membership.admission import INVITE_LIFE_S_MAX, packed_signed, unpacked_signed
 from meshnode.client import clock
 from meshnode.client.connection.retrying import tried
 from meshnode.client.home import Home, make_private, read_plain
@@ -22,6 +22,7 @@ from meshnode.core.errors import (
     MeshError,
     NotPermittedError,
     PeerError,
+    UnreachableError,
 )
 from meshnode.core.ids import node_id_of
 from meshnode.core.keys import Key
@@ -231,7 +232,15 @@ def _let_in(
 
     def ask() -> tuple[str, enrolment_service_pb2.JoinResponse, float]:
         asked_s = SystemClock().wall_s()
-        address, response = ask_to_join(invitation, application)
+        try:
+            address, response = ask_to_join(invitation, application)
+        except UnreachableError as error:
+            if asked_s >= invitation.expires_s - INVITE_LIFE_S_MAX:
+                raise
+            hint = f"set this machine's clock (it says {time_to_wire(asked_s)}): nobody had made"
+            raise UnreachableError(
+                error.message, f"{hint} this invite then, and certificates are not valid yet"
+            ) from error
         at_s = time_from_wire(response.at)
         return address, response, clock_off_s(at_s, asked_s, SystemClock().wall_s())
 

@@ -6,9 +6,10 @@ import pytest
 
 from meshnode.client.home import Home, make_private
 from meshnode.client.keys.keyfiles import read_secret
-from meshnode.core.errors import ConflictError, StorageError
+from meshnode.core.errors import ConflictError, RefusedError, StorageError
 from meshnode.core.keys import Key
 from meshnode.node import lock
+from meshnode.node.clock import SystemClock
 from meshnode.node.homes import founding
 from meshnode.node.homes.founding import init, read_genesis
 from meshnode.node.lock import HomeLock
@@ -69,3 +70,14 @@ def test_a_lock_on_a_full_disk_is_told_in_a_sentence_and_let_go(home, monkeypatc
             HomeLock(home).__enter__()
     with HomeLock(home):
         assert home.lock.read_text().split()[0] == str(os.getpid())
+
+
+def test_no_mesh_is_made_at_a_time_that_cannot_be(home, monkeypatch):
+    """Its certificates would have expired once the clock is right."""
+    with monkeypatch.context() as patched:
+        patched.setattr(SystemClock, "wall_s", lambda _: 86_400.0)
+        with pytest.raises(RefusedError, match="clock says 1970-01-02"):
+            init(home, None, "anna", None)
+    assert not home.initialised
+    init(home, None, "anna", None)
+    assert home.initialised
