@@ -22,7 +22,7 @@ from meshnode.discovery.seeds import parse_address
 
 CONNECT_S = 2.0  # room for one SYN that got lost
 ACCEPT_S = 1.0  # to learn whether a machine is there, though its node said nothing
-SPEAK_S = 1.5  # for a TLS handshake on a connection that is open
+SPEAK_S = 3.0  # for a TLS handshake on a connection that is open
 REFUSED = "refuses connections: no node listens there, or it is down"
 SILENT = f"does not answer in {CONNECT_S:g} s: a firewall is in the way, or the address is wrong"
 NO_ROUTE = "cannot be reached: this machine has no route to it"

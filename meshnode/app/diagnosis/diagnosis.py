@@ -117,7 +117,10 @@ def judge_version(facts: NodeFacts, ours: Edition) -> Check:
     """Judge whether node and command line are of one version and build."""
     if facts.edition == ours:
         return _yes("version", f"node and command line are {ours}")
-    return _no("version", f"the node runs {facts.edition}, this command line is {ours}", RESTART)
+    theirs = str(facts.edition)
+    if theirs == ours.version:  # and no more than that
+        theirs += " of an older build, which does not say which"
+    return _no("version", f"the node runs {theirs}, this command line is {ours}", RESTART)
 
 
 def judge_loop(facts: NodeFacts) -> Check:
@@ -248,7 +251,9 @@ def judge_joiners(attempt: Attempt, self_id: str, members: str) -> Check:
     greeting = attempt.greeting
     if greeting is None:
         said = f"no Hello at {attempt.greeting_address}: {attempt.greeting_fault}"
-        return _no("joiners_port", said, RESTART)
+        is_about_time = "CERTIFICATE_VERIFY_FAILED" in attempt.greeting_fault
+        fix = "see the check `certificate`, and whether the clock is right" if is_about_time else ""
+        return _no("joiners_port", said, fix or RESTART)
     if greeting.node_id != self_id:
         said = f"another node ({greeting.node_id[:10]}) answers at {attempt.greeting_address}"
         return _no("joiners_port", said, RESTART)

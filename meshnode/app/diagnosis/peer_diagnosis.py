@@ -211,8 +211,15 @@ def _identity(peer: Peer, best: Attempt, here: Here) -> Check:
     return Check(check_id, ok=True, detail=detail)
 
 
+def _slow(check_id: str, said: str) -> Check:
+    detail = f"{said}; but the node is heard: the network to it is slow, or it is busy"
+    return Check(check_id, None, detail, "wait a minute, then run session-mesh doctor again")
+
+
 def _mute(peer: Peer, best: Attempt) -> Check:
     check_id = _id("identity", peer)
+    if peer.node_id and peer.state == "alive":
+        return _slow(check_id, f"{best.address} {best.silence}")
     if peer.node_id and (peer.state == "stalled" or "says nothing" in best.silence):
         detail = (
             f"{best.address}: its machine takes connections, its node says nothing: it is frozen,"
@@ -312,6 +319,8 @@ def _turned_away(peer: Peer, best: Attempt, here: Here) -> Check:
     if "revoked" in best.refusal:
         fix = AGAIN if best.refusal == WITH_ADMITTER else ANEW
         return Check(check_id, ok=False, detail=f"it says: {best.refusal}", fix=fix)
+    if peer.state == "alive" and " in time" in best.refusal:
+        return _slow(check_id, best.refusal)
     detail = f"it does not take this node's certificate: {best.refusal}"
     fix = (
         "look at the check `certificate`, compare the clocks, and see whether this node was"

@@ -7,6 +7,7 @@ once, PEER_S for all other nodes at once), and what goes wrong becomes a check, 
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,7 @@ from meshnode.client.home import check_all_private, check_private, check_surroun
 from meshnode.client.keys.keyfiles import read_secret
 from meshnode.client.mesh import MeshClient
 from meshnode.core.errors import MeshError, UnreachableError
-from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of
+from meshnode.core.ids import PREFIX_CHARS_MIN, node_id_of, pasted
 from meshnode.node.audit.alarming import CLONED_HOME
 from meshnode.node.clock import SystemClock, chance
 from meshnode.node.configuration.config import load_config
@@ -72,6 +73,7 @@ from meshnode.rpc.probes import OURS
 from meshnode.rpc.tls import Credentials, Identity
 from meshnode.store import log_sessions
 from meshnode.store.database import VERSION as SCHEMA
+from meshnode.store.faults import free_bytes
 from meshnode.store.frozen import read_home
 
 if TYPE_CHECKING:
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
     from meshnode.client.home import Home
     from meshnode.core.membership.genesis import Genesis
 
+ROOM_MIN = 1 << 20  # bytes that are free on the disk of a home; less: a node may not start
 PATIENCE_S = 3.0  # with the own node; it answers in milliseconds, or is stuck
 ASKED_TIMES = 5
 PEERS_MAX = 16  # at once; more are named as not checked
@@ -216,9 +219,10 @@ def _ask_node(home: Home, found: _Found) -> None:
     except NoNodeError as error:
         database = _read_disk(home, found)
         found.silent = error.pid is not None
-        fix = "" if found.has_left else START
-        ok = None if found.has_left else False
-        absence = Check("node", ok=ok, detail=NO_NODE, fix=fix)
+        room = _lack_of_room(home)
+        begin = f"look at df -h {pasted(str(home.path))}; then {START}" if room else START
+        fix, ok = ("", None) if found.has_left else (begin, False)
+        absence = Check("node", ok=ok, detail=NO_NODE + room, fix=fix)
         found.absence = from_error("node", error) if found.silent else absence
         found.checks += [found.absence, database]
     except UnreachableError:
@@ -241,6 +245,16 @@ def _ask_node(home: Home, found: _Found) -> None:
         if runs_elsewhere(home):
             said = f"{APART}: from here run, down and leave are refused"
             found.checks.append(unknown("pid_namespace", said, HOW))
+
+
+def _lack_of_room(home: Home) -> str:
+    """Say why a node would not start on the disk of a home; "" for all that is known."""
+    free = free_bytes(home.database)
+    if free is None:
+        return ""
+    if os.statvfs(home.path).f_flag & os.ST_RDONLY:
+        return f", and the disk of {home.path} is read-only"
+    return f", and the disk of {home.path} has {free >> 10} KiB left" if free < ROOM_MIN else ""
 
 
 def _timed_status(mesh: MeshClient, clock: SystemClock) -> tuple[dict[str, Any], float]:

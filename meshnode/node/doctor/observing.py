@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from meshnode.app.diagnosis.peer_diagnosis import Peer
     from meshnode.rpc.tls import Identity
 
-PEER_S = 4.0  # for all addresses of a peer; what is not known by then is said to be silent
+PEER_S = 6.0  # for all addresses of a peer; what is not known by then is said to be silent
 PORT_MAX = 65535
 UNANSWERED = f"was not answered within {PEER_S:g} s"
 

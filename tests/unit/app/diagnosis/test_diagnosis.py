@@ -136,6 +136,8 @@ def test_a_node_of_another_build_of_the_same_version_is_to_be_restarted(changed)
     assert judge_version(node(), Edition("1.0", "aa", 12)).ok
     other = node(edition=replace(Edition("1.0", "aa", 12), **changed))
     assert judge_version(other, Edition("1.0", "aa", 12)).ok is False
+    silent = judge_version(node(edition=Edition("1.0")), Edition("1.0", "", 12))
+    assert "the node runs 1.0 of an older build" in silent.detail
 
 
 def test_a_node_that_answers_slowly_is_short_of_something():
@@ -212,6 +214,14 @@ def test_the_joiners_port_answers_for_this_node_or_is_a_fault():
     other = judge_joiners(heard, BERTA, "h:0")
     assert other.ok is False
     assert "another node" in other.detail
+
+
+def test_a_joiners_port_whose_certificate_does_not_count_is_not_mended_by_a_restart():
+    fault = "CERTIFICATE_VERIFY_FAILED: certificate is not yet valid"
+    asked = Attempt("h:0", Dial.CONNECTED, greeting_address="h:1", greeting_fault=fault)
+    check = judge_joiners(asked, ANNA, "h:0")
+    assert "whether the clock is right" in check.fix
+    assert "down" not in check.fix
 
 
 def test_a_joiners_port_that_is_not_the_next_one_is_named_to_whoever_opens_ports():

@@ -374,3 +374,13 @@ def test_many_strangers_are_one_line():
     assert (check.id, check.ok) == ("strangers", None)
     assert check.detail.startswith("43 that are no members of this mesh: 192.0.2.0:7707, ")
     assert check.detail.endswith("192.0.2.2:7707 and 40 more")
+
+
+def test_a_member_that_is_heard_is_slow_and_neither_frozen_nor_against_us():
+    heard = replace(PEER, state="alive", linked=True)
+    mute = Attempt("192.0.2.2:7707", Dial.CONNECTED, silence="says nothing in 3 s")
+    late = replace(WELL, entered=False, refusal="it did not answer in time")
+    for attempt, step in ((mute, "peer_identity"), (late, "peer_tls")):
+        check = judged(attempt, peer=heard)[step]
+        assert (check.ok, "the network to it is slow" in check.detail) == (None, True)
+        assert not judged(attempt)[step].ok
