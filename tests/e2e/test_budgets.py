@@ -54,11 +54,13 @@ def test_a_budget_that_one_node_sets_holds_an_agent_on_another(fleet):
     run(berta, "spender", "--owner", "olga", tokens=800)
     for node in (anna, berta, carl):
         wait_until(lambda node=node: budget_of(node, "team").get("state") == "warned", node.name)
+    wait_until(lambda: told_of(anna) == ["added", "warned"])  # each node tells once a second
     assert anna.json("steer", "worker", REPORT.format(tokens=300, name="more"))
 
     suspended(anna, "worker")
     suspended(anna, "spender")
     assert state_of(anna, "spared") == "running"
+    wait_until(lambda: "suspended: budget team: " in anna.call("show", "worker").out)
     team = wait_until(lambda: found if len((found := budget_of(berta, "team"))["held"]) == 2 else 0)
     assert {one["agent_id"] for one in team["held"]} == {"worker", "spender"}
     assert (team["spent_tokens"], team["percent"], team["state"]) == (1100, 110, "exceeded")

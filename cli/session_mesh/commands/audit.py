@@ -24,7 +24,7 @@ LIMIT = 50
 LIMIT_MAX = 10_000
 COLUMNS = ("SEQ", "AT", "KIND", "AGENT", "SESSION", "KEY", "ACTION", "OUTCOME", "DETAIL")
 FLEXIBLE = ("DETAIL", "SESSION", "AGENT", "ACTION")
-SPARE = ("SESSION", "DETAIL", "ACTION", "KEY", "AGENT")  # KEY is who, AGENT whom
+SPARE = ("SESSION", "DETAIL", "SEQ", "KEY", "ACTION", "AGENT")  # KEY is who, AGENT whom
 KEY_CHARS = 8  # of an id: enough for `operator remove` and `keys revoke`
 
 

@@ -86,7 +86,9 @@ def set(  # noqa: A001 - the verb is called so
     every = "an" if value["per"] == "hour" else "a"
     terms = f"{value['limit']} {every} {value['per']} for {_whose(value)}, then {value['then']}"
     human = f"budget {name}: {terms}; {value['reason']}"
-    return View(value=value, human=human, ids=[name], notes=_unpriced([value]))
+    notes = [*_unpriced([value]), *_exceeded(value)]
+    notes += _left(name, value["left_held"], value["left_held_more"])
+    return View(value=value, human=human, ids=[name], notes=notes)
 
 
 @verb("session-mesh budget remove team", "session-mesh budget remove team --yes", app=app)
@@ -102,7 +104,8 @@ def remove(
 
     with call.mesh() as mesh:
         value = budgets.remove_budget(mesh, name)
-    return View(value=value, human=f"removed: {name}", ids=[name])
+    notes = _left(name, value["held"], value["held_more"])
+    return View(value=value, human=f"removed: {name}", ids=[name], notes=notes)
 
 
 def _listed(call: Call) -> View:
@@ -138,10 +141,34 @@ def _ahead(words_ahead: Sequence[dict[str, Any]]) -> Sequence[str]:
     return [*named, f"and {more} more that do not count yet"] if more > 0 else named
 
 
+def _exceeded(budget: dict[str, Any]) -> Sequence[str]:
+    if budget["state"] != "exceeded":
+        return ()
+    is_kill = budget["then"] == "kill"
+    said = (
+        f"it is exceeded: who spends from it is {'killed' if is_kill else 'suspended'} now, and"
+        " nothing that would begins"
+    )
+    return [said if is_kill else f"{said} (session-mesh budget list tells whom it holds)"]
+
+
+def _left(name: str, held: Sequence[dict[str, Any]], more: int) -> Sequence[str]:
+    """Say whom a budget has suspended that is there no more; nothing else names them."""
+    if not held:
+        return ()
+    return [
+        f"who was suspended by budget {name} stays so until resumed (session-mesh resume ID):"
+        f" {', '.join(_some(held, more))}"
+    ]
+
+
+def _some(held: Sequence[dict[str, Any]], more: int) -> Sequence[str]:
+    named = [f"{one['node_name']}/{one['agent_id']}" for one in held]
+    left = len(named[HELD_MAX:]) + more
+    return [*named[:HELD_MAX], *([f"and {left} more"] if left else [])]
+
+
 def _row(budget: dict[str, Any], places: int) -> tuple[str, ...]:
-    held = [f"{one['node_name']}/{one['agent_id']}" for one in budget["held"]]
-    left = len(held[HELD_MAX:]) + budget["held_more"]
-    more = [f"and {left} more"] if left else []
     spent = budget["spent_usd"]
     return (
         budget["name"],
@@ -153,7 +180,7 @@ def _row(budget: dict[str, Any], places: int) -> tuple[str, ...]:
         budget["then"],
         budget["window_end"][:16].replace("T", " ") + "Z",
         f"{budget['nodes_heard']}/{budget['nodes_known']}",
-        ", ".join([*held[:HELD_MAX], *more]) or "-",
+        ", ".join(_some(budget["held"], budget["held_more"])) or "-",
     )
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Plain = dict[str, Any]
 
+_NOBODY: Plain = {"held": [], "held_more": 0}
+
 
 def budgets(mesh: Connection) -> Plain:
     """List the budgets that count, by name: `budgets` and `coverage`.
@@ -37,14 +39,17 @@ def set_budget(mesh: Connection, said: Mapping[str, str]) -> Plain:
     """Set a budget for the whole mesh, or set it anew; returns it as it stands now.
 
     It is said with `name, limit, per` and, if need be, `then, warn, owner, agent_id, spec,
-    project`. Raises UsageError, NotPermittedError where an admin has set it, ConflictError if it
-    did not come to count.
+    project`. `left_held` and `left_held_more` are those whom the one before has suspended, and
+    whom nobody has resumed. Raises UsageError, NotPermittedError where an admin has set it,
+    ConflictError if it did not come to count.
     """
     from meshnode.core.ledger.budgets import budget_of  # noqa: PLC0415 - a list needs no cryptography
 
     budget = budget_of(said)
-    budget_id = _say(mesh, budget)
-    return _named(_listed(mesh, budget.name), budget.name, budget_id)
+    budget_id, listed = _say(mesh, budget)
+    before = next((one for one in listed["budgets"] if one["name"] == budget.name), _NOBODY)
+    left = {f"left_{name}": before[name] for name in _NOBODY}
+    return _named(_listed(mesh, budget.name), budget.name, budget_id) | left
 
 
 def remove_budget(mesh: Connection, name: str) -> Plain:
@@ -63,7 +68,8 @@ def remove_budget(mesh: Connection, name: str) -> Plain:
     return before
 
 
-def _say(mesh: Connection, budget: Budget) -> str:
+def _say(mesh: Connection, budget: Budget) -> tuple[str, Plain]:
+    """Set or remove a budget; return its id, and what was listed of its name before."""
     from meshnode.client.keys.authority import sign_body  # noqa: PLC0415 - as above
     from meshnode.core.control.entries import entry_id_of  # noqa: PLC0415 - as above
     from meshnode.core.ids import b32  # noqa: PLC0415 - as above
@@ -83,7 +89,7 @@ def _say(mesh: Connection, budget: Budget) -> str:
     now_s = max(mesh.now(), listed["issued"].get(budget.name, 0) + 1)
     entry = sign_body(mesh.home, budget, now_s, mesh.chance)
     mesh.call(mesh.node.AddControl, pb.AddControlRequest(entry=to_wire(entry)))
-    return b32(entry_id_of(entry))
+    return b32(entry_id_of(entry)), listed
 
 
 def _check_room(mesh: Connection, listed: Plain, budget: Budget) -> None:

@@ -273,7 +273,7 @@ while number < 3000:
             out.flush()
     except Interrupted:
         pass
-is_armed = False
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # a handler is gone before the process is
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         numbers = []

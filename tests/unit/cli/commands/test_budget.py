@@ -46,16 +46,17 @@ SET = ("budget", "set", "team", "--limit", "20usd", "--per", "day")
 @pytest.fixture
 def kept(mesh, monkeypatch):
     """What is set and removed, and what is listed."""
-    kept = {"budgets": [TEAM], "set": [], "removed": [], "ahead": []}
+    kept = {"budgets": [TEAM], "set": [], "removed": [], "ahead": [], "stands": {}}
 
     def set_budget(_, said):
         budget_of(said)  # as the client does: raises UsageError
         kept["set"].append(said)
-        return TEAM | {"then": said["then"], "limit": said["limit"], "per": said["per"]}
+        said_now = {"then": said["then"], "limit": said["limit"], "per": said["per"]}
+        return TEAM | {"left_held": [], "left_held_more": 0} | said_now | kept["stands"]
 
     def remove_budget(_, name):
         kept["removed"].append(name)
-        return TEAM
+        return TEAM | kept["stands"]
 
     listed = {
         "budgets": lambda: kept["budgets"],
@@ -215,3 +216,20 @@ def test_removing_asks_on_a_terminal_and_needs_yes_elsewhere(run, kept):
     assert "--yes" in err
     assert run("budget", "remove", "team", "--yes") == (0, "removed: team\n", "")
     assert kept["removed"] == ["team"]
+
+
+def test_who_sets_a_budget_that_is_exceeded_hears_what_follows(run, kept):
+    kept["stands"] = {"state": "exceeded"}
+    code, _, err = run(*SET)
+    assert code == 0
+    assert "it is exceeded: who spends from it is suspended now" in err
+    _, _, err = run(*SET, "--then", "kill")
+    assert "is killed now" in err
+
+
+def test_whom_a_budget_leaves_suspended_is_named_when_it_is_set_anew_or_removed(run, kept):
+    kept["stands"] = {"left_held": HELD[:1]}
+    assert "by budget team stays so until resumed" in run(*SET)[2]
+    kept["stands"] = {"held": HELD, "held_more": 2}
+    _, _, err = run("budget", "remove", "team", "--yes")
+    assert "anna/agent-0, anna/agent-1, anna/agent-2, and 4 more" in err
