@@ -23,7 +23,7 @@ HOST_PER_S, HOST_BURST = 16.0, 96  # a whole fleet may live on one host
 FAILED_MAX = 1024  # addresses that are remembered to have failed; the longest ago is forgotten
 DIAL_TIMEOUT_S = 4.0  # of a dial; twice as long after each that took longer,
 SILENT_TIMEOUT_S = 8.0  # as far as this where not even the machine answers in time,
-STALLED_TIMEOUT_S = 32.0  # and this where it does
+STALLED_TIMEOUT_S = 16.0  # and this where it does: gRPC ends a connect after 20 s by itself
 TOO_OFTEN = "was dialled often enough lately"
 
 

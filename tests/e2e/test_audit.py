@@ -21,6 +21,14 @@ def pair(fleet):
     return anna, berta
 
 
+def kill_and_be_heard(by, agent: str, owner) -> None:
+    """Kill an agent, and wait until others have heard a head that covers the record of that."""
+    wait_until(lambda: by.call("kill", agent, "--force").code == 0, f"the end of {agent}")
+    (*_, done) = owner.json("audit", "--kind", "command_executed")["records"]
+    verify = ("audit", "--verify", "--node", owner.name)
+    wait_until(lambda: by.json(*verify)["heads_seq"] >= done["seq"], "a head of its record")
+
+
 def events_in(node) -> list[dict]:
     lines = (node.home / "node.log").read_text().splitlines()
     return [one for one in map(json.loads, lines) if "event" in one]
@@ -72,7 +80,7 @@ def test_a_node_put_back_to_an_old_copy_is_named_by_itself_and_by_its_neighbour(
     berta.up()
     anna_sees = lambda: anna.states() == {"anna": "alive", "berta": "alive"}  # noqa: E731 - twice
     wait_until(anna_sees, "berta's return")
-    wait_until(lambda: anna.call("kill", "echo", "--force").code == 0, "the end of echo")
+    kill_and_be_heard(anna, "echo", berta)
     assert anna.call("audit", "--verify").code == 0
     berta.end()
     for name in ("state.db-wal", "state.db-shm"):
@@ -110,7 +118,7 @@ def test_the_log_of_a_node_that_is_forgotten_can_still_be_accepted(pair, chars):
     shutil.copy(berta.home / "state.db", backup)
     berta.up()
     wait_until(lambda: anna.states()["berta"] == "alive")
-    wait_until(lambda: anna.call("kill", "echo", "--force").code == 0, "the end of echo")
+    kill_and_be_heard(anna, "echo", berta)
     assert anna.call("audit", "--verify").code == 0
     berta.end()
     for file in berta.home.glob("state.db*"):

@@ -153,13 +153,17 @@ def _verdict(value: dict[str, Any]) -> View:
     ledger = value["ledger"]
     if ledger is not None:
         lines.append(_ledger_said(ledger))
-    notes = [f"compared with heads seen of it: {value['heads']}"]
+    notes = [f"compared with heads seen of it: {value['heads']}{_newest_head(value)}"]
     if value["neighbours_heard"] < value["neighbours_asked"]:
         heard = f"{value['neighbours_heard']} of {value['neighbours_asked']}"
         notes.append(f"{heard} neighbours said what they have seen")
     ids = [f"{one['node_id']} {one['seq']}" for one in value["wrong"]]
     is_well = value["ok"] and (ledger is None or ledger["ok"])
     return View(value, tuple(lines), "", ids, notes, 0 if is_well else 1)
+
+
+def _newest_head(value: dict[str, Any]) -> str:
+    return f", the newest of record {value['heads_seq']}" if value["heads"] else ""
 
 
 def _ledger_said(ledger: dict[str, Any]) -> str:

@@ -105,6 +105,7 @@ def verify_audit(mesh: MeshClient, node: str = "") -> Plain:
         "seq": walk.seq,
         "hash": walk.hash.hex(),
         "heads": len(own),
+        "heads_seq": max((head.seq for head in own), default=0),
         "neighbours_asked": answer.asked,
         "neighbours_heard": answer.heard,
         "wrong": found,

@@ -180,10 +180,11 @@ def test_a_whole_log_is_told_with_its_count_and_hash(run, audited):
     code, out, err = run("audit", "--verify")
     assert code == 0
     assert out == f"anna: 7 records up to 7 are as written\nhash {WHOLE[-1].hash.hex()}\n"
-    assert "compared with heads seen of it: 1" in err
+    assert "compared with heads seen of it: 1, the newest of record 4\n" in err
     assert "1 of 2 neighbours said what they have seen" in err
     value = json.loads(run("audit", "--verify", "-o", "json")[1])
     assert (value["ok"], value["records"], value["wrong"]) == (True, 7, [])
+    assert (value["heads"], value["heads_seq"]) == (1, 4)
     (row,) = csv.DictReader(io.StringIO(run("audit", "--verify", "-o", "csv")[1]))
     assert (row["ok"], row["records"], row["hash"]) == ("true", "7", WHOLE[-1].hash.hex())
 
