@@ -183,9 +183,9 @@ class Fleet:
             node.begin("--listen", "127.0.0.1:0", *flags)
         for node in others:
             node.await_ready()
+        alive = ["alive"] * len(nodes)  # looked at together: who is heard of last is not alive yet
         for node in nodes:
-            wait_until(lambda node=node: set(node.states().values()) == {"alive"}, node.name)
-            wait_until(lambda node=node: len(node.states()) == len(nodes), node.name)
+            wait_until(lambda node=node: [*node.states().values()] == alive, node.name)
         return nodes
 
     @staticmethod
