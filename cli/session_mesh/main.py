@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 STATUSLINE = "statusline"  # called several times a second: what is kept needs nothing else
 INTERRUPTED = 130  # 128 + SIGINT, as a shell would report it
-COLLECT_AT = 50_000  # new objects: what loading makes is no garbage, which Python looks for at 700
+COLLECT_AT = 200_000  # new objects: what loading makes is no garbage, which Python looks for at 700
 
 
 def main(arguments: Sequence[str] | None = None, streams: "Streams | None" = None) -> int:

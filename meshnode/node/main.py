@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 READY_WAIT_S = 20.0
+COLLECT_AT = 700  # new objects, as Python does: whoever waits for more, as commands do, ends soon
 _log = logging.getLogger("session_mesh.node")
 
 
@@ -39,6 +41,7 @@ def up(home: Home, options: UpOptions) -> int:
                 "the node is up; the line that says so could not be written: %s", error.strerror
             )
 
+    gc.set_threshold(COLLECT_AT)
     return serve(home, options, tell, on_terminal=True)
 
 
