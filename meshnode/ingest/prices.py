@@ -185,6 +185,10 @@ class PriceBook:
             line.by_part[part] = line.priced(tier, at_s)
         return line.by_part[part]
 
+    def starts_s(self, model: str, provider: str, tier: str) -> tuple[float, ...]:
+        """Return when a price may change, whichever list has it then, but for the time of day."""
+        return self._line_of(model, provider, tier).starts_s
+
     def is_steady(self, model: str, provider: str, tier: str, day_s: int) -> bool:
         """Tell whether nothing sets a price within a UTC day."""
         line = self._line_of(model, provider, tier)

@@ -185,11 +185,17 @@ def test_lines_that_mean_nothing_are_counted_and_named(fleet: Fleet, log: Path):
     with log.open("ab") as file:
         file.write(b'nonsense\n{"ai_log":"\xff\xfe"}\r\n' + line("r9", "../../x", -5).encode())
         file.write(b'{"ai_log": "half')
-    value = read(fleet.node("anna"), log)
+    node = fleet.node("anna")
+    value = read(node, log)
     assert value["records"] == 3
     kinds = [one["reason"] for one in value["sources"][0]["left_out"]]
     assert kinds == ["unparsable", "unparsable", "quarantined"]
     assert value["diagnostics"]["partial_tail_bytes"] == 16
+    again = ("usage", "--source", "higress", "--path", str(log))
+    where = "where they are: session-mesh usage --rescan"
+    assert where in node.call(*again).err  # they are named as they are read
+    told = node.call(*again, "--rescan").err
+    assert (told.count("byte "), where in told) == (3, False)
 
 
 def test_a_lost_disk_and_logs_read_again_count_nothing_twice_and_lose_nothing(

@@ -144,7 +144,7 @@ def _ahead(words_ahead: Sequence[dict[str, Any]]) -> Sequence[str]:
 def _exceeded(budget: dict[str, Any]) -> Sequence[str]:
     if budget["state"] != "exceeded":
         return ()
-    is_kill = budget["then"] == "kill"
+    is_kill = budget["then"] == "kill" and budget["nodes_heard"] >= budget["nodes_known"]
     said = (
         f"it is exceeded: who spends from it is {'killed' if is_kill else 'suspended'} now, and"
         " nothing that would begins"

@@ -121,7 +121,8 @@ def _lines(value: dict[str, Any]) -> tuple[str, ...]:
         lines += ["", "its price changes; input and output per million tokens:"]
         for one, last in zip(steps, [None, *steps], strict=False):
             since = f"from {one['at'][:10]}" if one["at"] else "before"
-            lines.append(f"  {since:<18} {_in_and_out(one['rates'])}{_others(one, last)}")
+            more = f"{_others(one, last)}{_of_whom(one, last)}"
+            lines.append(f"  {since:<18} {_in_and_out(one['rates'])}{more}")
     if value["by_time_of_day"]:
         lines += ["", "its price depends on the time of day"]
     return tuple(lines)
@@ -130,6 +131,12 @@ def _lines(value: dict[str, Any]) -> tuple[str, ...]:
 def _is_as(one: dict[str, Any], last: dict[str, Any] | None) -> bool:
     """Whether a list's next step changes nothing, as where only how it is written did."""
     return last is not None and one["rates"] == last["rates"]
+
+
+def _of_whom(one: dict[str, Any], last: dict[str, Any] | None) -> str:
+    """Name what matches from then on, where that is not what did before."""
+    is_another = last is not None and one["matched"] not in {"", last["matched"]}
+    return f"  ({one['matched']})" if is_another else ""
 
 
 def _others(one: dict[str, Any], last: dict[str, Any] | None) -> str:

@@ -47,6 +47,7 @@ LEFT_OUT = {
     "unparsable_lines": "line(s) cannot be read",
     "incomplete": "response(s) have not ended, or nobody logged their end",
 }
+NAMED_AS_READ = ("quarantined", "unparsable_lines")  # with their places
 
 
 @verb(
@@ -163,7 +164,7 @@ def app(
     notes = [
         *ledger.faults,
         *(f"{error.message}: this is what was read before" for error in lacking.values()),
-        *_notes(value, read),
+        *_notes(value, read, is_rescan=rescan),
         *inexact(value),
         *([about_zone] if about_zone and (since or until or days or is_by_time(groups)) else ()),
         *nothing_of(session_key or "", value, "usage"),
@@ -225,7 +226,7 @@ def _sources(read: "Sequence[Read]") -> list[dict[str, Any]]:
     ]
 
 
-def _notes(value: dict[str, Any], read: "Sequence[Read]") -> list[str]:
+def _notes(value: dict[str, Any], read: "Sequence[Read]", *, is_rescan: bool) -> list[str]:
     notes = [one.state.detail for one in read if one.state.detail != "ok"]
     if not read and not value["records"]:
         notes.append("no logs of agents here: name them with --source and --path")
@@ -239,6 +240,8 @@ def _notes(value: dict[str, Any], read: "Sequence[Read]") -> list[str]:
             notes.append(f"{diagnostics[name]} {meaning}")
     left_out = [remark for one in read for remark in one.remarks]
     notes += [f"{one.file}, byte {one.offset}: {one.reason}" for one in left_out[:REMARKS_MAX]]
+    if not (left_out or is_rescan) and any(diagnostics[name] for name in NAMED_AS_READ):
+        notes.append("where they are: session-mesh usage --rescan")
     return notes
 
 

@@ -163,6 +163,7 @@ def explain(book: PriceBook, asked: Asked) -> dict[str, Any]:
     asked = replace(asked, tier=tier_of(service, step + 1 if step else usage.prompt, place))
     priced = book.rates(asked.model, asked.provider, asked.tier, asked.at_s)
     tried, winner = _tried(book, asked)
+    changed = _changed(book, asked)
     return {
         "model": asked.model,
         "provider": asked.provider,
@@ -171,8 +172,8 @@ def explain(book: PriceBook, asked: Asked) -> dict[str, Any]:
         "price": _price(priced, winner, asked),
         "tried": tried,
         "tiers": [] if winner is None else list(_tiers(winner, asked.at_s)),
-        "changes": [] if winner is None else [rfc3339(start_s) for start_s in winner.starts_s],
-        "changed": list(_changed(winner, asked.tier)) if winner and winner.starts_s else [],
+        "changes": [one["at"] for one in changed[1:]],
+        "changed": changed,
         "by_time_of_day": winner is not None and winner.is_clocked,
         "example": None if priced is None else _example(usage, priced.rates),
         "snippet": "" if priced else snippet_of(asked.model),
@@ -216,7 +217,8 @@ def _held(winner: Attempt, asked: Asked) -> str:
         tier = f"{name}>{step}" if step else name
         return winner.knows(name, asked.at_s) and winner.at(tier, asked.at_s) == rates
 
-    return next(filter(holds, (called, service, f"{STANDARD}{PLACED}{place}")), STANDARD)
+    names = (called, service, *([f"{STANDARD}{PLACED}{place}"] if place else []))
+    return next(filter(holds, names), STANDARD)
 
 
 def _rates(rates: Rates) -> dict[str, str]:
@@ -236,12 +238,21 @@ def _tiers(winner: Attempt, at_s: float) -> Iterator[dict[str, Any]]:
             yield {"tier": tier, "rates": _rates(rates)}
 
 
-def _changed(winner: Attempt, tier: str) -> Iterator[dict[str, Any]]:
-    """Yield rates by the moment from which they hold, None for those before the first change."""
-    before = winner.starts_s[0] - 1, None
-    for at_s, since in (before, *((at_s, rfc3339(at_s)) for at_s in winner.starts_s)):
-        rates = winner.at(tier, at_s)
-        yield {"at": since, "rates": None if rates is None else _rates(rates)}
+def _changed(book: PriceBook, asked: Asked) -> list[dict[str, Any]]:
+    """Return rates by the moment from which they hold, None for those before the first change.
+
+    Of whichever list has them then: what follows an entry of one may be in another. Nothing of a
+    model whose price never changes.
+    """
+    starts_s = book.starts_s(asked.model, asked.provider, asked.tier)
+    found: list[dict[str, Any]] = []
+    before = [(start_s - 1, None) for start_s in starts_s[:1]]
+    for at_s, since in (*before, *((start_s, rfc3339(start_s)) for start_s in starts_s)):
+        priced = book.rates(asked.model, asked.provider, asked.tier, at_s)
+        rates, matched = (_rates(priced.rates), priced.matched) if priced else (None, "")
+        if not found or (rates, matched) != (found[-1]["rates"], found[-1]["matched"]):
+            found.append({"at": since, "rates": rates, "matched": matched})
+    return found if len(found) > 1 else []
 
 
 def _example(usage: Buckets, rates: Rates) -> dict[str, Any]:

@@ -10,10 +10,10 @@ import re
 import zlib
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
-from msgspec.structs import asdict
+from msgspec.structs import asdict, replace
 
 from meshnode.app.sessions.reporting import SOURCE as REPORTS
 from meshnode.client.durations import rfc3339
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 LINES_MAX = 1000  # told of; the rest is only counted
 ENTRIES_MAX = 1000  # of one session, with their lines; the rest is only counted
 COUNTED, AGAIN, WORSE = "counted", "the same response again", "another line of it counts"
+MOVED = "counted, where it was before"  # its file was rotated, packed or archived since
 _WORD = re.compile(r"\w")
 _WHOLE = rb"(?<![\w:-])(?:%b)(?![\w:-])"  # names, and no parts of longer ones
 FATES = {
@@ -61,6 +62,14 @@ class Line(msgspec.Struct, frozen=True):
     offset: int
     fate: str
     output: int | None = None
+
+
+class _Found(NamedTuple):
+    """A line, and what it says of which response, if it says anything."""
+
+    line: Line
+    key: str = ""
+    offset: int = 0  # of the record, as the ledger has it
 
 
 def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
@@ -88,7 +97,7 @@ def explain(database: Database, name: str, prices: Prices) -> dict[str, Any]:
     counting = {entry.record.idem_key: entry for entry in entries}
     texts = {name, *map(_ident, entries)} if history else set(map(_session, entries))
     needles = tuple(text.encode("utf-8", "replace") for text in texts if _WORD.search(text))
-    lines = list(_lines(database, counting, needles))
+    lines = list(_told(list(_lines(database, counting, needles)), counting))
     gone = sorted({e.record.file for e in entries if e.record.file and not is_there(e.record.file)})
     return {
         "id": name,
@@ -149,7 +158,7 @@ def _session(entry: Entry) -> str:
 
 def _lines(
     database: Database, counting: Mapping[str, Entry], needles: tuple[bytes, ...]
-) -> Iterator[Line]:
+) -> Iterator[_Found]:
     sources = {entry.record.source for entry in counting.values()}
     # Keys that we made up ourselves are in no file.
     named = {entry.record.file for entry in counting.values()}
@@ -168,7 +177,7 @@ def _fates(
     place: tuple[Path, str],
     counting: Mapping[str, Entry],
     needles: tuple[bytes, ...],
-) -> Iterator[Line]:
+) -> Iterator[_Found]:
     file, root = place
     parser, name = source.parser(file, root), file_text(file)
     whole = re.compile(_WHOLE % b"|".join(map(re.escape, needles))) if needles else None
@@ -180,10 +189,26 @@ def _fates(
                 entry = counting.get(record.idem_key)
                 if entry is not None:
                     fate = _fate(record, entry.record)
-                    yield Line(name, number, offset, fate, record.usage.output)
+                    line = Line(name, number, offset, fate, record.usage.output)
+                    yield _Found(line, record.idem_key, record.offset)
             if found.remarks and whole and whole.search(piece):
                 for remark in found.remarks:
-                    yield Line(name, number, remark.offset, FATES[remark.reason])
+                    yield _Found(Line(name, number, remark.offset, FATES[remark.reason]))
+
+
+def _told(found: list[_Found], counting: Mapping[str, Entry]) -> Iterator[Line]:
+    """Say of the first that is as the one which counted, at its offset, that it was it.
+
+    Of responses whose line is no more in the file that it was read in: logs are renamed.
+    """
+    there = {one.key for one in found if one.line.fate == COUNTED}
+    for line, key, offset in found:
+        is_lost = line.fate == AGAIN and key in counting and key not in there
+        if is_lost and offset == counting[key].record.offset:
+            there.add(key)
+            yield replace(line, fate=MOVED)
+        else:
+            yield line
 
 
 def _fate(record: UsageRecord, counted: UsageRecord) -> str:

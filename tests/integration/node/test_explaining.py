@@ -53,6 +53,27 @@ def packed_bomb(log: Path) -> None:
             file.write(bytes(CHUNK_BYTES))
 
 
+def packed(log: Path) -> Path:
+    with gzip.open(older := log.with_name("access.log.1.gz"), "wb") as file:
+        file.write(log.read_bytes())
+    log.unlink()
+    return older
+
+
+@pytest.mark.parametrize("turn", [packed, lambda log: log.rename(f"{log}.1")])
+def test_the_line_that_counted_is_found_where_rotation_has_put_it(
+    usage: Usage, log: Path, turn: Callable[[Path], Path]
+):
+    older = turn(log)
+    log.write_text(line("r2") + line("r1"))
+    usage.read(SourceConfig("higress", str(log)))
+    told = [(one["file"], one["line"], one["fate"]) for one in usage.explain("r1")["lines"]]
+    assert sorted(told) == [
+        (str(log), 2, "the same response again"),
+        (str(older), 1, "counted, where it was before"),
+    ]
+
+
 @pytest.mark.parametrize("lay", [packed_brokenly, packed_pipe, packed_bomb])
 def test_what_lies_beside_a_log_hides_nothing_in_it(
     usage: Usage, log: Path, lay: Callable[[Path], None]

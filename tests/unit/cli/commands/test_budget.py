@@ -225,6 +225,9 @@ def test_who_sets_a_budget_that_is_exceeded_hears_what_follows(run, kept):
     assert "it is exceeded: who spends from it is suspended now" in err
     _, _, err = run(*SET, "--then", "kill")
     assert "is killed now" in err
+    kept["stands"] |= {"nodes_heard": 1}  # nobody is killed for what may not be so
+    _, _, err = run(*SET, "--then", "kill")
+    assert "is suspended now" in err
 
 
 def test_whom_a_budget_leaves_suspended_is_named_when_it_is_set_anew_or_removed(run, kept):

@@ -170,7 +170,7 @@ def test_a_tier_that_nobody_knows_is_told(run):
     assert (code, value["price"]["rates"]["input"], err) == (0, "3", "")
     _, _, err = run("prices", "explain", "claude-sonnet-4-5", "--tier", "prioritty")
     assert "no prices of its own in tier 'prioritty'" in err
-    assert "it has some in standard, batch" in err
+    assert "those of standard hold; it has some in standard, batch" in err
     assert run("prices", "explain", "claude-sonnet-4-5", "--tier", "batch")[2] == ""
 
 
@@ -195,7 +195,8 @@ def test_of_a_tier_in_a_place_it_is_told_whose_prices_hold(run, tier, input_usd,
 
 
 @pytest.mark.parametrize(
-    ("tier", "held"), [("fast", "fast"), ("fast+us", "fast"), ("slow+us", "standard")]
+    ("tier", "held"),
+    [("fast", "fast"), ("fast+us", "fast"), ("slow+us", "standard"), ("slow", "standard")],
 )
 def test_of_your_own_prices_it_is_told_which_hold(run, home, tier, held):
     tiers = "{fast: {input: 7}, standard+us: {input: 2}}"
@@ -216,7 +217,7 @@ def test_a_step_that_changes_nothing_is_no_change_and_one_beside_input_and_outpu
         example = {"usage": {}, "cost_usd": "0"}
         value = {"model": "m", "tier": "standard", "at": "T", "price": known, "example": example}
         value |= {"tried": [], "tiers": [{"tier": "standard"}], "by_time_of_day": False}
-        changed = [{"at": at, "rates": rates} for at, rates in steps]
+        changed = [{"at": at, "rates": rates, "matched": "m"} for at, rates in steps]
         return value | {"changes": [at for at, _ in steps[1:]], "changed": changed}
 
     monkeypatch.setattr(pricing, "explain", explain)
@@ -231,10 +232,35 @@ def test_changes_of_a_price_come_with_their_rates(run, home):
     text = "prices: [{model: gpt-4o, input: 1, output: 2, effective_from: 2030-01-01}]"
     (home / "prices.yaml").write_text(text)
     _, value, _ = explained(run, "gpt-4o", "--at", "2030-01-01")
-    assert [(one["at"], one["rates"] and one["rates"]["input"]) for one in value["changed"]] == [
-        (None, None),
-        ("2030-01-01T00:00:00.000Z", "1"),
+    assert steps_of(value) == [
+        (None, "2.5", "openai/gpt-4o"),
+        ("2030-01-01T00:00:00.000Z", "1", "prices.yaml:1 gpt-4o"),
     ]
-    out = run("prices", "explain", "gpt-4o", "--at", "2030-01-01")[1]
-    assert "before             no price" in out
-    assert "from 2030-01-01    $1  $2" in out
+    for at in ("2030-01-01", "2026-11-20"):  # whichever list has the price at that time
+        out = run("prices", "explain", "gpt-4o", "--at", at)[1]
+        assert "before             $2.5  $10\n" in out
+        assert "from 2030-01-01    $1  $2  (prices.yaml:1 gpt-4o)\n" in out
+
+
+def steps_of(value):
+    steps = value["changed"]
+    return [(one["at"], one["rates"] and one["rates"]["input"], one["matched"]) for one in steps]
+
+
+def test_what_ends_is_followed_by_the_next_entry_or_list_or_by_no_price(run, home):
+    ends = "{model: gpt-4o, input: 1, output: 10, effective_until: 2026-11-22}"
+    later = "{model: gpt-4o, input: 10, output: 100, effective_from: 2026-12-01}"
+    alone = "{model: nobodys, input: 3, output: 4, effective_until: 2026-11-22}"
+    (home / "prices.yaml").write_text(f"prices:\n- {ends}\n- {later}\n- {alone}\n")
+    for at in ("2026-11-01", "2026-11-25", "2026-12-02"):
+        _, value, _ = explained(run, "gpt-4o", "--at", at)
+        assert steps_of(value) == [
+            (None, "1", "prices.yaml:2 gpt-4o"),
+            ("2026-11-22T00:00:00.000Z", "2.5", "openai/gpt-4o"),
+            ("2026-12-01T00:00:00.000Z", "10", "prices.yaml:3 gpt-4o"),
+        ]
+    for at in ("2026-11-01", "2026-11-25"):
+        _, value, _ = explained(run, "nobodys", "--at", at)
+        steps = [(None, "3", "prices.yaml:4 nobodys"), ("2026-11-22T00:00:00.000Z", None, "")]
+        assert steps_of(value) == steps
+        assert "from 2026-11-22    no price\n" in run("prices", "explain", "nobodys", "--at", at)[1]
