@@ -110,6 +110,27 @@ def test_a_node_put_back_to_an_old_copy_is_named_by_itself_and_by_its_neighbour(
     assert anna.json("audit", "--kind", "log_accepted")["records"]
 
 
+def test_a_log_that_was_put_back_is_found_however_much_is_written_at_once(pair):
+    anna, berta = pair
+    berta.end()
+    backup = berta.home.parent / "backup.db"
+    shutil.copy(berta.home / "state.db", backup)
+    berta.up()
+    wait_until(lambda: anna.states()["berta"] == "alive")
+    kill_and_be_heard(anna, "echo", berta)
+    heard = anna.json("audit", "--verify", "--node", "berta")["heads_seq"]
+    berta.end()
+    for file in berta.home.glob("state.db*"):
+        file.unlink()
+    shutil.copy(backup, berta.home / "state.db")
+    berta.up()
+    while berta.json("audit", "--limit", "1")["records"][0]["seq"] <= heard:
+        assert berta.call("run", "--detach", "--", "sleep", "600").code == 0
+    wait_until(lambda: accused(anna), "anna to notice")
+    wait_until(lambda: "audit_log" in accused(berta), "berta to notice")
+    assert anna.call("audit", "--verify", "--node", "berta").code == 1
+
+
 @pytest.mark.parametrize("chars", [12, 52], ids=["as the fix writes it", "whole"])
 def test_the_log_of_a_node_that_is_forgotten_can_still_be_accepted(pair, chars):
     anna, berta = pair
@@ -139,4 +160,4 @@ def test_the_log_of_a_node_that_is_forgotten_can_still_be_accepted(pair, chars):
 
 def accused(node) -> list[str]:
     alarms = node.json("status")["alarms"]
-    return [one["id"] for one in alarms if one["id"].startswith("audit:")]
+    return [one["id"] for one in alarms if one["id"].startswith("audit")]

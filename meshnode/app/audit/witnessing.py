@@ -59,6 +59,8 @@ class Witness:
                 self._accuse(last, seen, wrong)
             if not newer:
                 return
+            if seen.place.epoch != last.place.epoch:
+                self._keep(last)  # whoever had another disk in between may have had another log
         self._newest[node] = seen
         if last is None or not 0 <= seen.seen_s - self._kept_s[node] < KEPT_EVERY_S:
             self._keep(seen)  # also after a clock that was ahead: its time may be years away

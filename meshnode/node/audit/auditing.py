@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     from meshnode.node.ground import Ground
 
 RIDE_S = 0.2  # for a transaction of somebody else's to come
-FIRST_HEAD_S = 4.0  # from the start on: by then its first link has told a copy of a home that it is
+FIRST_HEAD_S = 4.0  # from the first link on: by then it has told a copy of a home that it is one
+LINKED_LOOK_S = 0.5  # between two looks for that link
 HEAD_PAUSE_S = 1.0  # between two heads at least, and with many members:
 HEAD_PAUSE_A_MEMBER_S = 0.03  # every member verifies every head
 LOOK_S = 1.0
@@ -59,6 +60,7 @@ class Auditing:
         self._database = ground.database
         self.self_id = self._mesh.self_id
         tail = self._database.run_now(audit.begin, ground.key.public, new_u64(chance))
+        self._begun = tail
         self.rider = audit.AuditRider(tail)
         self.auditor = Auditor(self._clock, self._record, self._tell)
         self._published = 0  # the seq of the last head
@@ -211,13 +213,18 @@ class Auditing:
                     await asyncio.sleep(RETRY_S)
 
     async def _publish(self) -> None:
-        """Publish heads. What a copy of our home says would make our own log a changed one."""
-        await asyncio.sleep(FIRST_HEAD_S)
+        """Publish heads, the first of the log as it was at the start.
+
+        Who has heard of later ones hears so that it went back, however far it has come since.
+        """
+        await self._until_known()
+        self._check_own()  # once more: peers have returned by now what it may have lost
         self._is_known = True
+        begun = None if self._is_published(self._begun) else self._begun
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            tail = self.rider.tail
+            tail = begun or self.rider.tail
             if tail.seq != self._published:
                 try:
                     row = self._head_row(tail)
@@ -225,8 +232,29 @@ class Auditing:
                     self._published = tail.seq
                 except MeshError:  # no room, or cloned: the other process writes the feed
                     self._arrived.set()  # so it is tried again
+            if tail is begun and tail.seq == self._published:
+                begun = None
+                self._arrived.set()
             alive = len(self._mesh.liveness.alive)
             await asyncio.sleep(max(HEAD_PAUSE_S, HEAD_PAUSE_A_MEMBER_S * alive))
+
+    async def _until_known(self) -> None:
+        """Wait until others would have told us if this home is a copy of one that runs.
+
+        What a copy publishes makes the log of the other a changed one. Without links nobody hears
+        of a head, so it waits for one as long as there are other members.
+        """
+        mesh = self._mesh
+        others = set(mesh.tables.origins()) - {self.self_id}
+        while others - mesh.overlay.retired and not mesh.overlay.links:
+            await asyncio.sleep(LINKED_LOOK_S)
+        await asyncio.sleep(FIRST_HEAD_S)
+
+    def _is_published(self, tail: audit.Tail) -> bool:
+        """Whether our feed says just that, or there was no log yet."""
+        said = self._mesh.tables.audit_head(self.self_id)
+        told = None if said is None else (said[0].log, said[0].seq, said[0].hash)
+        return not tail.seq or told == (tail.log, tail.seq, tail.hash)
 
     def _head_row(self, tail: audit.Tail) -> bytes:
         now_ms = int(self._clock.wall_s() * 1000)
