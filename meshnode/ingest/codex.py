@@ -15,6 +15,7 @@ such a history, or its last turns alone, or none: then its first total comes a w
 from __future__ import annotations
 
 import os
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 SOURCE = "codex"
 FAST = "priority"  # what is billed where the user has asked for `fast`
+_NAMED_FILE = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=\.jsonl)")
 BURST_GAP_S = 1.0  # between two lines of a copied history; a longer pause ends it
 LANES_MAX = 32  # of one file; what is counted in others is set aside
 ENDINGS = (".jsonl", f".jsonl{PACKED}")
@@ -126,6 +128,8 @@ class CodexParser:
                 self._state.service = _service(payload)
             elif kind in ("token_count", "token_usage_record"):
                 self._state.leading = False
+                if not self._state.session:
+                    self._name_by_file(findings)
                 take = self._total if kind == "token_count" else self._named
                 record = take(payload, offset, findings)
                 if isinstance(record, UsageRecord):
@@ -161,6 +165,14 @@ class CodexParser:
             state.own_from = own_from if type(own_from) is int else 0
         elif state.leading and state.copied:
             state.root, state.is_alone = name or state.root, False
+
+    def _name_by_file(self, findings: Findings) -> None:
+        """Know a session whose first line is lost as Codex calls its file."""
+        state, name = self._state, Path(self._file).name
+        found = _NAMED_FILE.search(name)
+        state.session = state.root = found[0] if found else name.removesuffix(PACKED)
+        if not state.chain:  # older versions knew all of all such files by one key
+            findings.superseded.append("")
 
     def _named(
         self, payload: Mapping[str, Any], offset: int, findings: Findings
@@ -223,6 +235,7 @@ class CodexParser:
         state.is_alone = False
 
     def _key_under(self, root: str) -> str:
+        """Name a response; "" for none, where no root of that kind is known."""
         return f"{SOURCE}:{root}:{self._state.chain.hex()}" if root else ""
 
     def _told(self, payload: Mapping[str, Any]) -> Total | Reason:
@@ -276,7 +289,7 @@ class CodexParser:
         response = Response(
             key=key,
             at_s=state.at_s,
-            session=(state.parent if state.copied else state.session) or "default",
+            session=state.parent if state.copied else state.session,
             project=state.project,
             model=state.model,
             provider=state.provider or "openai",

@@ -45,6 +45,31 @@ def test_the_last_usage_counts_cached_inside_input_and_reasoning_inside_output(r
     assert (record.provider, record.at_s) == ("openai", (START + timedelta(seconds=2)).timestamp())
 
 
+LOST = [b"", b"\0\0\0\n", b'garbage "session_meta"\n', b'{"type":"session_meta","payload":{}}\n']
+
+
+@pytest.mark.parametrize("head", LOST)
+def test_a_session_whose_first_line_is_lost_is_known_by_the_name_of_its_file(
+    tmp_path: Path, head: bytes
+):
+    name = "0197c1f0-aaaa-7bbb-8ccc-0123456789ab"
+    intact = Rollout(tmp_path / "a", f"2026-11-20T09-30-00-{name}", id=name)
+    intact.model("gpt-5").count(FIRST, FIRST).count(SECOND)
+    other = Rollout(tmp_path / "a", "of-another").count(THIRD, THIRD)
+    whole = [read_file(one.path).records for one in (intact, other)]
+    for rollout in (intact, other):
+        _, _, rest = rollout.path.read_bytes().partition(b"\n")
+        rollout.path.write_bytes(head + rest)
+    found = [read_file(one.path).records for one in (intact, other)]
+    assert [[one.usage for one in some] for some in found] == [
+        [one.usage for one in some] for some in whole
+    ]
+    assert [one.idem_key for one in found[0]] == [one.idem_key for one in whole[0]]
+    assert {one.session for one in found[0]} == {name}
+    assert {one.session for one in found[1]} == {"rollout-of-another.jsonl"}
+    assert len({one.idem_key for some in found for one in some}) == 3
+
+
 def test_what_was_written_into_a_cache_is_a_part_of_the_input(root: Path):
     first, second = (*FIRST, 500), (*SECOND, 900)
     rollout = Rollout(root, "s1").count(first, first).count(second).count((*THIRD, 100))
