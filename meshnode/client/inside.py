@@ -24,7 +24,7 @@ from msgspec.structs import asdict
 from meshnode.client import clock
 from meshnode.client.connection.absence import Absence
 from meshnode.client.connection.asking import Asking
-from meshnode.client.connection.connection import CALL_TIMEOUT_S
+from meshnode.client.connection.connection import CALL_TIMEOUT_S, CONNECT_TIMEOUT_S
 from meshnode.client.connection.retrying import tried
 from meshnode.client.connection.tickets import TICKET_VARIABLE, ticket_in
 from meshnode.client.errors import (
@@ -145,8 +145,14 @@ class Inside:
         )
 
         def ask() -> bool:  # by a channel of its own: one that failed tries again ever more seldom
-            with self._another() as asking:
-                return asking.call(asking.node_sessions.ReportUsage, request).counted
+            began_s = clock.steady_s()
+            try:
+                with self._another() as asking:
+                    return asking.call(asking.node_sessions.ReportUsage, request).counted
+            except SilentNodeError as error:
+                if clock.steady_s() - began_s >= CONNECT_TIMEOUT_S:
+                    raise
+                raise NoNodeError from error  # that one ended, and another has begun meanwhile
 
         try:
             return tried(ask, _is_away, AWAY_PAUSES_S, self._pause)

@@ -1,8 +1,10 @@
 """What an agent says from inside its session, and who hears that it is at work by that."""
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 from integration.client.service import short_home
@@ -123,6 +125,36 @@ def test_a_report_to_a_node_that_stays_away_is_refused_after_a_while(home):
         Inside(environment=own, pause=pauses.append).report("r1", "gpt-5", Usage(input=1))
     assert pauses == list(AWAY_PAUSES_S)
     assert caught.value.hint.endswith("under the same id: r1")
+
+
+@pytest.fixture
+def beginning(home):
+    """A node that has its socket, and serves nobody yet: whoever comes is let go at once."""
+    home.run.mkdir(parents=True, mode=0o700, exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(home.socket))
+        home.socket.chmod(0o600)
+        door.listen()
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    door.accept()[0].close()
+
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield
+        door.shutdown(socket.SHUT_RDWR)
+        serving.join()
+
+
+@pytest.mark.usefixtures("beginning")
+def test_a_report_waits_for_a_node_that_has_its_socket_and_is_not_there_yet(home):
+    own = {"SESSION_MESH_TICKET": "t" * 52, "SESSION_MESH_SOCKET": str(home.socket)}
+    pauses = []
+    with pytest.raises(UnreachableError, match="the node of this session"):
+        Inside(environment=own, pause=pauses.append).report("r1", "gpt-5", Usage(input=1))
+    assert pauses == list(AWAY_PAUSES_S)
 
 
 async def test_a_report_that_waited_in_vain_leaves_the_rest_of_a_session_as_it_was(home):
