@@ -32,9 +32,11 @@ from meshnode.ingest.tree import PACKED
 from meshnode.ingest.walking import files_below, tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from meshnode.ingest.reading import Findings
+
+    _Take = Callable[[Mapping[str, Any], int, Findings], UsageRecord | Reason]
 
 SOURCE = "codex"
 FAST = "priority"  # what is billed where the user has asked for `fast`
@@ -127,17 +129,22 @@ class CodexParser:
             elif kind == "thread_settings_applied":
                 self._state.service = _service(payload)
             elif kind in ("token_count", "token_usage_record"):
-                self._state.leading = False
-                if not self._state.session:
-                    self._name_by_file(findings)
                 take = self._total if kind == "token_count" else self._named
-                record = take(payload, offset, findings)
-                if isinstance(record, UsageRecord):
-                    findings.records.append(record)
-                else:
-                    findings.skip(record, self._file, offset)
+                self._response(take, payload, offset, findings)
         except ValueError:
             findings.skip(Reason.QUARANTINED, self._file, offset)
+
+    def _response(
+        self, take: _Take, payload: Mapping[str, Any], offset: int, findings: Findings
+    ) -> None:
+        self._state.leading = False
+        if not self._state.session:
+            self._name_by_file(findings)
+        record = take(payload, offset, findings)
+        if isinstance(record, UsageRecord):
+            findings.records.append(record)
+        else:
+            findings.skip(record, self._file, offset)
 
     def _note_time(self, timestamp: object, ordinal: object) -> None:
         state = self._state

@@ -45,25 +45,33 @@ class Patience:
 
     What a narrow link has room for, a few at once, is given up at once too, and begun anew: behind
     64 kbit/s seven nodes' handshakes, cut off after 4 s each, left no room for any. Where nothing
-    answers a long dial would find a member late: between two SYNs of one that waits 8 s lie 4.
+    answers a long dial would find a member late: between two SYNs of one that waits 8 s lie 4. So
+    would several: of a member's addresses the first that is tried gets more time, and no other.
     """
 
     def __init__(self) -> None:
         self._longer_s: dict[tuple[NodeId, str], float] = {}  # the longest ago first
 
-    def of(self, peer: NodeId, address: str) -> float:
-        """Return how long the next dial may take, in seconds."""
-        return self._longer_s.get((peer, address), DIAL_TIMEOUT_S)
+    def of(self, peer: NodeId, address: str, *, first: bool = True) -> float:
+        """Return how long the next dial may take, in seconds; `first`: before all others."""
+        return self._longer_s.get((peer, address), DIAL_TIMEOUT_S) if first else DIAL_TIMEOUT_S
 
     @asynccontextmanager
-    async def of_dial(self, peer: NodeId, address: str) -> AsyncIterator[None]:
+    async def of_dial(
+        self, peer: NodeId, address: str, *, first: bool = True
+    ) -> AsyncIterator[None]:
         """Give a dial up, by TimeoutError, that takes too long; a quick one needs no more."""
         clock_s = asyncio.get_running_loop().time
         began_s = clock_s()
-        async with asyncio.timeout(self.of(peer, address)):
+        async with asyncio.timeout(self.of(peer, address, first=first)):
             yield
         if clock_s() - began_s <= DIAL_TIMEOUT_S:
             self._longer_s.pop((peer, address), None)
+
+    def found_us(self, peer: NodeId) -> None:
+        """Note that a member has dialled us: whatever kept it from answering is over."""
+        for place in [place for place in self._longer_s if place[0] == peer]:
+            del self._longer_s[place]
 
     def given_up(self, peer: NodeId, address: str, *, stalled: bool) -> None:
         """Note that a dial took too long; `stalled` if the machine takes connections meanwhile."""

@@ -11,7 +11,7 @@ part from is written before, for PARTING_S at most.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field
 from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -210,15 +210,18 @@ class Links:
 
     async def _dial(self, peer: NodeId, addresses: tuple[str, ...], identity: Identity) -> None:
         reasons: list[str] = []
-        stalled = False
+        stalled, first = False, True
         for address in self._due(self._failures.ordered(peer, addresses), reasons):
             if peer in self._links:
                 return
             try:
                 async with identity.channel(peer, address) as channel:
-                    await self._run_dialled(peer, address, channel)
+                    await self._run_dialled(
+                        peer, channel, self._patience.of_dial(peer, address, first=first)
+                    )
             except TimeoutError:
-                reasons.append(f"{address}: no answer in {self._patience.of(peer, address):g} s")
+                patience_s = self._patience.of(peer, address, first=first)
+                reasons.append(f"{address}: no answer in {patience_s:g} s")
                 stalled |= (is_taken := await self.accepts(address))
                 self._patience.given_up(peer, address, stalled=is_taken)
             except Exception as error:  # noqa: BLE001 - untold, this peer were never dialled again
@@ -227,6 +230,7 @@ class Links:
                 self._failures.answered(peer, address)
                 return
             self._failures.failed(peer, address)
+            first = False
         if peer not in self._links:
             reason = "; ".join(reasons) or "no address is known"
             self._events.dial_failed(peer, reason, stalled=stalled)
@@ -239,10 +243,12 @@ class Links:
             else:
                 reasons.append(f"{address} {TOO_OFTEN}")
 
-    async def _run_dialled(self, peer: NodeId, address: str, channel: grpc.aio.Channel) -> None:
+    async def _run_dialled(
+        self, peer: NodeId, channel: grpc.aio.Channel, patience: AbstractAsyncContextManager[None]
+    ) -> None:
         call = pb_grpc.LinkServiceStub(channel).Link()
         responses = _responses(call)
-        async with self._patience.of_dial(peer, address):
+        async with patience:
             with suppress(asyncio.InvalidStateError):  # it has ended already: reading tells why
                 await call.write(pb.LinkRequest(frame=introduction_to_wire(self.introduction)))
             response = await anext(responses, None)
@@ -312,6 +318,8 @@ class Links:
             if present.boot == introduction.boot and present.dialler < dialler:
                 return None
             self._drop(present, "replaced")
+        if dialler == peer:
+            self._patience.found_us(peer)
         link = self._links[peer] = Link(peer, dialler, introduction.boot, encode=self._encode)
         self._events.learned(peer, introduction.addresses)
         self._events.linked(peer, dialled=dialler == self._self_id)

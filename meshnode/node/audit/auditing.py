@@ -246,7 +246,7 @@ class Auditing:
         """
         mesh = self._mesh
         others = set(mesh.tables.origins()) - {self.self_id}
-        while others - mesh.overlay.retired and not mesh.overlay.links:
+        while others - mesh.overlay.retired and not mesh.overlay.links:  # noqa: ASYNC110 - live views
             await asyncio.sleep(LINKED_LOOK_S)
         await asyncio.sleep(FIRST_HEAD_S)
 

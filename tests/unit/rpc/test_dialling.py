@@ -80,6 +80,17 @@ def test_who_answers_too_late_is_waited_for_longer_and_who_does_not_answer_a_lit
     assert patience.of(one, "a:1") == SILENT_TIMEOUT_S
 
 
+def test_of_several_addresses_the_first_gets_more_time_and_who_dials_us_no_more_than_any():
+    patience, one, two = Patience(), NodeId("one"), NodeId("two")
+    for peer, address in ((one, "a:1"), (one, "b:1"), (two, "a:1")):
+        patience.given_up(peer, address, stalled=True)
+    assert patience.of(one, "a:1") == 2 * DIAL_TIMEOUT_S
+    assert patience.of(one, "a:1", first=False) == DIAL_TIMEOUT_S
+    patience.found_us(one)
+    assert patience.of(one, "a:1") == patience.of(one, "b:1") == DIAL_TIMEOUT_S
+    assert patience.of(two, "a:1") == 2 * DIAL_TIMEOUT_S
+
+
 async def test_a_quick_dial_needs_no_more_patience_than_any(monkeypatch):
     patience, one = Patience(), NodeId("one")
     patience.given_up(one, "a:1", stalled=True)
