@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")  # what `file_text` makes of bytes that are no text
 COUNT_MAX = 1 << 40  # more tokens in one request: set aside
+DIGITS_MAX = 24  # of a count that is written as text, leading zeros and a sign included
 ID_CHARS_MAX = 128  # longer ids of requests are hashed
 BEGIN, END = datetime.fromtimestamp(0, UTC), datetime.fromtimestamp(SLOT_MAX * SLOT_S, UTC)
 
@@ -41,12 +42,18 @@ def count_of(value: object) -> int | None:
     if value is None or value in ("", "-", "null"):
         return None
     try:
-        count = int(value) if isinstance(value, (int, float)) else int(str(value)[:24])
+        count = int(value) if isinstance(value, (int, float)) else int(_digits(str(value)))
     except (ValueError, OverflowError) as error:
         raise ContradictionError("a count is no number") from error
     if isinstance(value, bool) or not 0 <= count <= COUNT_MAX:
         raise ContradictionError("a count is out of range")
     return count
+
+
+def _digits(text: str) -> str:
+    if len(text) > DIGITS_MAX:
+        raise ContradictionError("a count is too long")
+    return text
 
 
 def text_of(value: object) -> str:
@@ -97,7 +104,7 @@ def key_of(source: str, ident: object) -> str:
 def moment_of(text: str) -> datetime:
     """Read an RFC 3339 time, UTC if it names no zone; raises ContradictionError: it has no slot."""
     try:
-        at = datetime.fromisoformat(text)
+        at = datetime.fromisoformat(f"{text[:-1]}Z" if text.endswith("z") else text)
     except ValueError as error:
         raise ContradictionError("no time") from error
     at = at if at.tzinfo else at.replace(tzinfo=UTC)

@@ -7,14 +7,12 @@ many nodes are made up for it: on one host there may be many nodes, at one port 
 
 from __future__ import annotations
 
-import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from meshnode.core.pacing import Buckets
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import Iterable
 
     from meshnode.core.ids import NodeId
 
@@ -56,20 +54,8 @@ class Patience:
         """Return how long the next dial may take, in seconds; `first`: before all others."""
         return self._longer_s.get((peer, address), DIAL_TIMEOUT_S) if first else DIAL_TIMEOUT_S
 
-    @asynccontextmanager
-    async def of_dial(
-        self, peer: NodeId, address: str, *, first: bool = True
-    ) -> AsyncIterator[None]:
-        """Give a dial up, by TimeoutError, that takes too long; a quick one needs no more."""
-        clock_s = asyncio.get_running_loop().time
-        began_s = clock_s()
-        async with asyncio.timeout(self.of(peer, address, first=first)):
-            yield
-        if clock_s() - began_s <= DIAL_TIMEOUT_S:
-            self._longer_s.pop((peer, address), None)
-
-    def found_us(self, peer: NodeId) -> None:
-        """Note that a member has dialled us: whatever kept it from answering is over."""
+    def linked(self, peer: NodeId) -> None:
+        """Note that there is a link with a member: whatever kept it from answering is over."""
         for place in [place for place in self._longer_s if place[0] == peer]:
             del self._longer_s[place]
 

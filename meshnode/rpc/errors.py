@@ -118,6 +118,11 @@ def reason_of_dial(error: Exception) -> str:
     return str(error)
 
 
+def reason_of_end(code: grpc.StatusCode, details: str) -> str:
+    """Say why a peer ended a stream before it began."""
+    return details[:200] or code.name
+
+
 def _pairs(metadata: Any) -> Sequence[tuple[str, str | bytes]]:  # noqa: ANN401 - grpc's own type
     return tuple(metadata or ())
 

@@ -11,7 +11,7 @@ part from is written before, for PARTING_S at most.
 from __future__ import annotations
 
 import asyncio
-from contextlib import AbstractAsyncContextManager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import thread_time
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +23,7 @@ from meshnode.core.errors import PeerError
 from meshnode.core.feeds.feed import Flush
 from meshnode.core.feeds.messages import Farewell
 from meshnode.rpc.dialling import TOO_OFTEN, DialPace, Failures, Patience
-from meshnode.rpc.errors import reason_of_dial
+from meshnode.rpc.errors import reason_of_dial, reason_of_end
 from meshnode.rpc.guard import Context, peer_of
 from meshnode.rpc.share import Shares, worked_s
 from meshnode.v1 import link_service_pb2 as pb
@@ -214,14 +214,12 @@ class Links:
         for address in self._due(self._failures.ordered(peer, addresses), reasons):
             if peer in self._links:
                 return
+            timeout_s = self._patience.of(peer, address, first=first)
             try:
                 async with identity.channel(peer, address) as channel:
-                    await self._run_dialled(
-                        peer, channel, self._patience.of_dial(peer, address, first=first)
-                    )
+                    await self._run_dialled(peer, channel, timeout_s)
             except TimeoutError:
-                patience_s = self._patience.of(peer, address, first=first)
-                reasons.append(f"{address}: no answer in {patience_s:g} s")
+                reasons.append(f"{address}: no answer in {timeout_s:g} s")
                 stalled |= (is_taken := await self.accepts(address))
                 self._patience.given_up(peer, address, stalled=is_taken)
             except Exception as error:  # noqa: BLE001 - untold, this peer were never dialled again
@@ -243,12 +241,10 @@ class Links:
             else:
                 reasons.append(f"{address} {TOO_OFTEN}")
 
-    async def _run_dialled(
-        self, peer: NodeId, channel: grpc.aio.Channel, patience: AbstractAsyncContextManager[None]
-    ) -> None:
+    async def _run_dialled(self, peer: NodeId, channel: grpc.aio.Channel, timeout_s: float) -> None:
         call = pb_grpc.LinkServiceStub(channel).Link()
         responses = _responses(call)
-        async with patience:
+        async with asyncio.timeout(timeout_s):
             with suppress(asyncio.InvalidStateError):  # it has ended already: reading tells why
                 await call.write(pb.LinkRequest(frame=introduction_to_wire(self.introduction)))
             response = await anext(responses, None)
@@ -318,8 +314,7 @@ class Links:
             if present.boot == introduction.boot and present.dialler < dialler:
                 return None
             self._drop(present, "replaced")
-        if dialler == peer:
-            self._patience.found_us(peer)
+        self._patience.linked(peer)
         link = self._links[peer] = Link(peer, dialler, introduction.boot, encode=self._encode)
         self._events.learned(peer, introduction.addresses)
         self._events.linked(peer, dialled=dialler == self._self_id)
@@ -392,7 +387,6 @@ def _nobody_is_refused(_peer: NodeId, _certificates: tuple[bytes, ...]) -> str:
 
 
 async def _nobody_accepts(_address: str) -> bool:
-    """Stand for who can tell whether the machine of a silent node takes connections."""
     return False
 
 
@@ -401,8 +395,3 @@ async def _responses(call: Any) -> AsyncIterator[pb.LinkResponse]:  # noqa: ANN4
         if response is None:  # what gRPC's client makes of bytes that it cannot decode
             raise PeerError("bytes that are no frame")
         yield response
-
-
-def reason_of_end(code: grpc.StatusCode, details: str) -> str:
-    """Say why a peer ended a stream before it began."""
-    return details[:200] or code.name

@@ -1,11 +1,6 @@
 """One place is dialled so often and no more, whoever is said to listen there."""
 
-import asyncio
-
-import pytest
-
 from meshnode.core.ids import NodeId
-from meshnode.rpc import dialling
 from meshnode.rpc.dialling import (
     BURST,
     DIAL_TIMEOUT_S,
@@ -80,39 +75,12 @@ def test_who_answers_too_late_is_waited_for_longer_and_who_does_not_answer_a_lit
     assert patience.of(one, "a:1") == SILENT_TIMEOUT_S
 
 
-def test_of_several_addresses_the_first_gets_more_time_and_who_dials_us_no_more_than_any():
+def test_of_several_addresses_the_first_gets_more_time_and_who_is_linked_no_more_than_any():
     patience, one, two = Patience(), NodeId("one"), NodeId("two")
     for peer, address in ((one, "a:1"), (one, "b:1"), (two, "a:1")):
         patience.given_up(peer, address, stalled=True)
     assert patience.of(one, "a:1") == 2 * DIAL_TIMEOUT_S
     assert patience.of(one, "a:1", first=False) == DIAL_TIMEOUT_S
-    patience.found_us(one)
+    patience.linked(one)
     assert patience.of(one, "a:1") == patience.of(one, "b:1") == DIAL_TIMEOUT_S
     assert patience.of(two, "a:1") == 2 * DIAL_TIMEOUT_S
-
-
-async def test_a_quick_dial_needs_no_more_patience_than_any(monkeypatch):
-    patience, one = Patience(), NodeId("one")
-    patience.given_up(one, "a:1", stalled=True)
-    async with patience.of_dial(one, "a:1"):
-        monkeypatch.setattr(dialling, "DIAL_TIMEOUT_S", -1.0)  # so that it took longer
-    assert patience.of(one, "a:1") == 2 * DIAL_TIMEOUT_S
-    monkeypatch.undo()
-    async with patience.of_dial(one, "a:1"):
-        pass
-    assert patience.of(one, "a:1") == DIAL_TIMEOUT_S
-
-
-async def test_a_dial_that_takes_too_long_is_given_up(monkeypatch):
-    monkeypatch.setattr(dialling, "DIAL_TIMEOUT_S", 0.0)
-    with pytest.raises(TimeoutError):
-        async with Patience().of_dial(NodeId("one"), "a:1"):
-            await asyncio.Event().wait()
-
-
-def test_so_many_slow_members_are_remembered():
-    patience = Patience()
-    for number in range(FAILED_MAX + 1):
-        patience.given_up(NodeId("one"), f"a:{number}", stalled=True)
-    assert patience.of(NodeId("one"), "a:0") == DIAL_TIMEOUT_S
-    assert patience.of(NodeId("one"), "a:1") == 2 * DIAL_TIMEOUT_S
