@@ -5,6 +5,6 @@ A source is one module that takes lines apart; finding files, rotation and follo
 - sources: `sources`, `higress`, `line_form`, `claude`, `claude_line`, `codex`, `codex_totals`,
   `gemini`, `lenient`, `responses`, `places`
 - files: `reading`, `ahead`, `rotation`, `rotated`, `unpacking`, `tree`, `walking`, `watching`,
-  `follow`
+  `follow`, `line_numbers`
 - prices: `prices`, `price_list`, `price_clauses`, `price_names`, `own_prices`, `genai_list`
 """

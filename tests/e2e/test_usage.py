@@ -190,12 +190,14 @@ def test_lines_that_mean_nothing_are_counted_and_named(fleet: Fleet, log: Path):
     assert value["records"] == 3
     kinds = [one["reason"] for one in value["sources"][0]["left_out"]]
     assert kinds == ["unparsable", "unparsable", "quarantined"]
+    assert [one["line"] for one in value["sources"][0]["left_out"]] == [4, 5, 6]
     assert value["diagnostics"]["partial_tail_bytes"] == 16
     again = ("usage", "--source", "higress", "--path", str(log))
     where = "where they are: session-mesh usage --rescan"
     assert where in node.call(*again).err  # they are named as they are read
     told = node.call(*again, "--rescan").err
-    assert (told.count("byte "), where in told) == (3, False)
+    named = [told.count(f"{log}:{number}: ") for number in (4, 5, 6)]
+    assert (named, where in told) == ([1, 1, 1], False)
 
 
 def test_a_lost_disk_and_logs_read_again_count_nothing_twice_and_lose_nothing(

@@ -211,16 +211,15 @@ def _read(ledger: "Usage", configs: "Sequence[SourceConfig]", call: Call) -> "li
 
 
 def _sources(read: "Sequence[Read]") -> list[dict[str, Any]]:
+    from meshnode.node.ledger.answers import left_out  # noqa: PLC0415 - as above
+
     return [
         {
             "source": one.state.source,
             "path": one.state.path,
             "records": one.state.records,
             "detail": one.state.detail,
-            "left_out": [
-                {"file": remark.file, "offset": remark.offset, "reason": remark.reason}
-                for remark in one.remarks
-            ],
+            "left_out": left_out(one),
         }
         for one in read
     ]
@@ -238,11 +237,16 @@ def _notes(value: dict[str, Any], read: "Sequence[Read]", *, is_rescan: bool) ->
     for name, meaning in LEFT_OUT.items():
         if diagnostics[name]:
             notes.append(f"{diagnostics[name]} {meaning}")
-    left_out = [remark for one in read for remark in one.remarks]
-    notes += [f"{one.file}, byte {one.offset}: {one.reason}" for one in left_out[:REMARKS_MAX]]
+    left_out = [where for source in value["sources"] for where in source["left_out"]]
+    notes += [f"{_place(one)}: {one['reason']}" for one in left_out[:REMARKS_MAX]]
     if not (left_out or is_rescan) and any(diagnostics[name] for name in NAMED_AS_READ):
         notes.append("where they are: session-mesh usage --rescan")
     return notes
+
+
+def _place(where: dict[str, Any]) -> str:
+    line, offset = where["line"], where["offset"]
+    return f"{where['file']}, byte {offset}" if line is None else f"{where['file']}:{line}"
 
 
 def _why_empty(read: "Read") -> str:

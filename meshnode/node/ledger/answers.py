@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import asdict
 
 from meshnode.core.ledger.prices import usd_text
+from meshnode.ingest.line_numbers import line_numbers
 
 if TYPE_CHECKING:
     from meshnode.app.cost.cost import CostAnswer
+    from meshnode.node.ledger.usage import Read
 
 COVERAGE: dict[str, Any] = {  # of this home alone, as others are told it
     "nodes_known": 1,
@@ -47,6 +49,15 @@ def plain(answer: CostAnswer) -> dict[str, Any]:
         "sessions": answer.sessions,
         "notes": list(answer.notes),
     }
+
+
+def left_out(read: Read) -> list[dict[str, Any]]:
+    """Return where something was left out, and why; `line` is None where nobody can tell by now."""
+    offsets: dict[str, list[int]] = {}
+    for one in read.remarks:
+        offsets.setdefault(one.file, []).append(one.offset)
+    numbers = {file: line_numbers(file, some) for file, some in offsets.items()}
+    return [asdict(one) | {"line": numbers[one.file].get(one.offset)} for one in read.remarks]
 
 
 def _usd(nusd: int | None) -> str | None:
