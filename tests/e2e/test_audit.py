@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from e2e.fleet import wait_until
@@ -27,6 +28,24 @@ def kill_and_be_heard(by, agent: str, owner) -> None:
     (*_, done) = owner.json("audit", "--kind", "command_executed")["records"]
     verify = ("audit", "--verify", "--node", owner.name)
     wait_until(lambda: by.json(*verify)["heads_seq"] >= done["seq"], "a head of its record")
+
+
+def backed_up(node) -> Path:
+    """Keep the database of a node in order, and let it go on."""
+    node.end()
+    backup = node.home.parent / "backup.db"
+    shutil.copy(node.home / "state.db", backup)
+    node.up()
+    return backup
+
+
+def put_back(node, backup: Path) -> None:
+    """Put the database of a node back as it was."""
+    node.end()
+    for file in node.home.glob("state.db*"):
+        file.unlink()
+    shutil.copy(backup, node.home / "state.db")
+    node.up()
 
 
 def events_in(node) -> list[dict]:
@@ -74,19 +93,12 @@ def test_who_steers_and_kills_is_recorded_and_an_edited_record_is_named(pair):
 
 def test_a_node_put_back_to_an_old_copy_is_named_by_itself_and_by_its_neighbour(pair):
     anna, berta = pair
-    berta.end()
-    backup = berta.home.parent / "backup.db"
-    shutil.copy(berta.home / "state.db", backup)
-    berta.up()
+    backup = backed_up(berta)
     anna_sees = lambda: anna.states() == {"anna": "alive", "berta": "alive"}  # noqa: E731 - twice
     wait_until(anna_sees, "berta's return")
     kill_and_be_heard(anna, "echo", berta)
     assert anna.call("audit", "--verify").code == 0
-    berta.end()
-    for name in ("state.db-wal", "state.db-shm"):
-        (berta.home / name).unlink(missing_ok=True)
-    shutil.copy(backup, berta.home / "state.db")
-    berta.up()
+    put_back(berta, backup)
     wait_until(anna_sees, "berta's second return")
 
     def named(node, *words: str) -> set[str]:
@@ -112,18 +124,11 @@ def test_a_node_put_back_to_an_old_copy_is_named_by_itself_and_by_its_neighbour(
 
 def test_a_log_that_was_put_back_is_found_however_much_is_written_at_once(pair):
     anna, berta = pair
-    berta.end()
-    backup = berta.home.parent / "backup.db"
-    shutil.copy(berta.home / "state.db", backup)
-    berta.up()
+    backup = backed_up(berta)
     wait_until(lambda: anna.states()["berta"] == "alive")
     kill_and_be_heard(anna, "echo", berta)
     heard = anna.json("audit", "--verify", "--node", "berta")["heads_seq"]
-    berta.end()
-    for file in berta.home.glob("state.db*"):
-        file.unlink()
-    shutil.copy(backup, berta.home / "state.db")
-    berta.up()
+    put_back(berta, backup)
     while berta.json("audit", "--limit", "1")["records"][0]["seq"] <= heard:
         assert berta.call("run", "--detach", "--", "sleep", "600").code == 0
     wait_until(lambda: accused(anna), "anna to notice")
@@ -134,18 +139,11 @@ def test_a_log_that_was_put_back_is_found_however_much_is_written_at_once(pair):
 @pytest.mark.parametrize("chars", [12, 52], ids=["as the fix writes it", "whole"])
 def test_the_log_of_a_node_that_is_forgotten_can_still_be_accepted(pair, chars):
     anna, berta = pair
-    berta.end()
-    backup = berta.home.parent / "backup.db"
-    shutil.copy(berta.home / "state.db", backup)
-    berta.up()
+    backup = backed_up(berta)
     wait_until(lambda: anna.states()["berta"] == "alive")
     kill_and_be_heard(anna, "echo", berta)
     assert anna.call("audit", "--verify").code == 0
-    berta.end()
-    for file in berta.home.glob("state.db*"):
-        file.unlink()
-    shutil.copy(backup, berta.home / "state.db")
-    berta.up()
+    put_back(berta, backup)
     wait_until(lambda: accused(anna), "anna to notice")
     berta.end()
     wait_until(lambda: anna.states()["berta"] != "alive")
